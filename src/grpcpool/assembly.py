@@ -1,0 +1,44 @@
+"""From a configuration to a running engine: the part of making a pool that both rooms share."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import cast
+
+from .config import PoolConfig
+from .core.engine import Engine, Room
+from .core.machine import Policy
+from .errors import ConfigTypeError
+from .events import Listener
+from .strategies import resolve
+from .telemetry.logging import writer
+
+__all__ = ["assemble"]
+
+
+def assemble(config: PoolConfig, room: Room) -> Engine:
+    """Return an engine for the pool that `config` describes, to act through `room`."""
+    if not isinstance(config, PoolConfig):
+        raise ConfigTypeError("config", f"an object of type {type(config).__name__}", "a PoolConfig")
+    policy = Policy(
+        name=config.label,
+        endpoints=config.endpoints,
+        size=config.member_count,
+        backoff_min=config.backoff_min,
+        backoff_max=config.backoff_max,
+        max_reconnect_attempts=config.max_reconnect_attempts,
+        connect_timeout=config.connect_timeout,
+        ping_interval=config.ping_interval,
+        telemetry_interval=config.telemetry_interval,
+    )
+    return Engine(
+        room,
+        policy,
+        resolve(config.strategy),
+        clock=time.monotonic,
+        rng=random.Random(config.seed),
+        log=writer(log_connection_errors=config.log_connection_errors),
+        listeners=cast("tuple[Listener, ...]", config.listeners),
+        sample_rate=config.telemetry_sample_rate,
+    )

@@ -1,0 +1,445 @@
+"""The one recipe from which every member of a pool is built, and built again."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
+from .endpoint import Endpoint
+from .errors import ConfigError, ConfigTypeError
+from .events import Listener
+
+if TYPE_CHECKING:
+    import os
+
+    import grpc
+    from typing_extensions import Self, Unpack
+
+    from .strategies.base import Strategy
+
+__all__ = ["DEFAULT_SIZE", "PoolConfig", "PoolOptions", "Target", "is_plaintext"]
+
+Target = str | Endpoint
+# A channel argument: a name, and whatever grpc takes as a value.
+ChannelOption = tuple[str, Any]
+# Credentials, or a factory that is called once for each member: for credentials that cannot serve two channels, and
+# for certificates that are renewed while the process runs.
+Credentials = Any
+
+# Enough to be worth having (one lost connection costs a quarter), few enough for a server not to notice.
+DEFAULT_SIZE = 4
+
+LOCAL_SUBCHANNELS = "grpc.use_local_subchannel_pool"
+
+
+class PoolOptions(TypedDict, total=False):
+    """The keyword options of ``insecure_channel`` and ``secure_channel``; `PoolConfig` says what each means."""
+
+    interceptors: Sequence[Any] | None
+    name: str | None
+    size: int | None
+    strategy: str | Strategy
+    keepalive_time: float | None
+    keepalive_timeout: float
+    ping_interval: float | None
+    ping_timeout: float
+    connect_timeout: float
+    backoff_min: float
+    backoff_max: float
+    max_reconnect_attempts: int
+    telemetry_interval: float | None
+    telemetry_sample_rate: int
+    log_connection_errors: bool
+    listeners: Listener | Iterable[Listener]
+    require_tls: bool
+    seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PoolConfig:
+    """How a pool, and every channel in it, is made. Frozen, checked once, safe to print and to share.
+
+    All durations are seconds. Each option: what it means; what is allowed; the default; when to change it.
+
+    Attributes:
+        target: one gRPC target (text or `Endpoint`), or several of them, over which the members are spread evenly.
+        credentials: ``grpc.ChannelCredentials``, or a callable without arguments that returns some and is called for
+            every member anew (certificate rotation; credentials that only one channel can use), or None: plaintext.
+        options: channel arguments, any iterable of (name, value) pairs. What is given here wins over what the pool
+            would set by itself, except that members never share connections.
+        compression: a ``grpc.Compression``, or None.
+        interceptors: client interceptors of the room the pool is in (sync, or aio).
+        name: under which `grpcpool.get_pool` finds the pool, and which its events and logs carry. Default: not
+            registered, and known by its target.
+        size: members, that is TCP connections; at least 1 and at least one for each target. Default: 4, or the number
+            of targets if that is larger. More helps against a server's stream limit and spreads over backends behind a
+            balancer; it does not make small calls cheaper.
+        strategy: how a member is chosen for an RPC: ``"round_robin"`` (default), ``"random"``, ``"power_of_two"``, an
+            entry point's name, or an object with a ``build`` method. A strategy object serves one pool.
+        keepalive_time: HTTP/2 keepalive: ping a connection after this long without traffic. Default: None, off. A
+            server ends connections that ping more often than it permits (every 5 minutes unless configured), so agree
+            on it with the server first.
+        keepalive_timeout: how long such a ping may take. Above 0; default 20.
+        ping_interval: an idle member is pinged with a real round trip (a health check) this often, and reconnects if
+            none comes back. Default: None, off. For connections that a middlebox forgets silently.
+        ping_timeout: how long such a round trip may take. Above 0; default 5.
+        connect_timeout: how long an attempt to connect may take, and how long a resize waits for a new member. Above
+            0; default 10.
+        backoff_min, backoff_max: the wait after the first failed attempt, and the longest wait. 0.1 or more, and not
+            below `backoff_min`; default 1 and 30.
+        max_reconnect_attempts: after so many failed attempts in a row a member's channel is rebuilt, with fresh name
+            resolution. At least 1; default 5.
+        telemetry_interval: how often listeners get a `events.StatusReport`. Default 5; None: never.
+        telemetry_sample_rate: listeners get an `events.Picked` for each pick (1, default), never (0), or for about one
+            in N (N).
+        log_connection_errors: log failed attempts to connect (default), or only events.
+        listeners: one callable or several, told every event from the start. See `grpcpool.events`.
+        require_tls: refuse plaintext credentials. Default: False; `production` sets it.
+        seed: for the pool's random choices, to repeat a run. Default: None, from the operating system.
+    """
+
+    target: Target | Sequence[Target]
+    credentials: Credentials = None
+    options: Iterable[tuple[Any, Any]] | None = ()
+    compression: grpc.Compression | None = None
+    interceptors: Sequence[Any] | None = ()
+    name: str | None = None
+    size: int | None = None
+    strategy: str | Strategy = "round_robin"
+    keepalive_time: float | None = None
+    keepalive_timeout: float = 20.0
+    ping_interval: float | None = None
+    ping_timeout: float = 5.0
+    connect_timeout: float = 10.0
+    backoff_min: float = 1.0
+    backoff_max: float = 30.0
+    max_reconnect_attempts: int = 5
+    telemetry_interval: float | None = 5.0
+    telemetry_sample_rate: int = 1
+    log_connection_errors: bool = True
+    listeners: Listener | Iterable[Listener] = ()
+    require_tls: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        def settle(field: str, value: object) -> None:
+            object.__setattr__(self, field, value)
+
+        endpoints = _endpoints(self.target)
+        settle("target", endpoints)
+        settle("options", _options(self.options))
+        settle("interceptors", _sequence("interceptors", self.interceptors))
+        listeners = self.listeners
+        settle("listeners", (listeners,) if callable(listeners) else _sequence("listeners", listeners))
+        if self.size is None:
+            settle("size", max(DEFAULT_SIZE, len(endpoints)))
+        self._check()
+
+    def _check(self) -> None:
+        if self.name is not None:
+            _require(isinstance(self.name, str) and self.name != "", "name", self.name, "text that is not empty, or None")
+        _integer("size", self.size, at_least=1)
+        targets = len(self.endpoints)
+        allowed = f"at least {targets}, one member for each of the {targets} targets"
+        _require(self.member_count >= targets, "size", self.size, allowed)
+        strategy = self.strategy
+        _require(
+            isinstance(strategy, str) or hasattr(strategy, "build"),
+            "strategy",
+            strategy,
+            "a name, or an object with a build(members, *, rng, clock) method",
+            wrong_type=True,
+        )
+        _seconds("keepalive_time", self.keepalive_time, optional=True)
+        _seconds("keepalive_timeout", self.keepalive_timeout)
+        _seconds("ping_interval", self.ping_interval, optional=True)
+        _seconds("ping_timeout", self.ping_timeout)
+        _seconds("connect_timeout", self.connect_timeout)
+        # Below 0.1 s the retries of a large pool are a load of their own; grpc rounds smaller values up to it as well.
+        _seconds("backoff_min", self.backoff_min, at_least=0.1)
+        _seconds("backoff_max", self.backoff_max, at_least=self.backoff_min)
+        _integer("max_reconnect_attempts", self.max_reconnect_attempts, at_least=1)
+        _seconds("telemetry_interval", self.telemetry_interval, optional=True)
+        _integer("telemetry_sample_rate", self.telemetry_sample_rate, at_least=0)
+        if self.seed is not None:
+            _integer("seed", self.seed, at_least=None)
+        for flag in ("log_connection_errors", "require_tls"):
+            value = getattr(self, flag)
+            _require(isinstance(value, bool), flag, value, "True or False", wrong_type=True)
+        for listener in cast("tuple[object, ...]", self.listeners):
+            _require(callable(listener), "listeners", listener, "callables that take one event", wrong_type=True)
+        # What a credentials object holds is nobody's business, so neither it nor its repr ever gets into a message.
+        _require(
+            self.credentials is None or callable(self.credentials) or hasattr(self.credentials, "_credentials"),
+            "credentials",
+            f"an object of type {type(self.credentials).__name__}",
+            "grpc.ChannelCredentials, a callable that returns some, or None for plaintext",
+            wrong_type=True,
+            quote=False,
+        )
+        if self.require_tls and is_plaintext(self.credentials):
+            raise ConfigError(
+                "credentials",
+                "plaintext",
+                "production traffic must be encrypted: pass grpc.ssl_channel_credentials(...), or use "
+                "PoolConfig.local() for development",
+            )
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the configuration with these fields; an unknown one is refused by name, with the nearest that exists."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for field in fields:
+            if field not in known:
+                near = difflib.get_close_matches(field, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known)}"
+                raise ConfigTypeError(field, "an option of this name", hint)
+        return cls(**fields)
+
+    @classmethod
+    def production(
+        cls,
+        *,
+        host: str,
+        port: int = 443,
+        credentials: Credentials = ...,
+        ca_file: str | os.PathLike[str] | None = None,
+        cert_file: str | os.PathLike[str] | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+        options: Iterable[tuple[Any, Any]] | None = (),
+        compression: grpc.Compression | None = None,
+        **pool_options: Unpack[PoolOptions],
+    ) -> Self:
+        """Return a configuration for a service across a network: TLS, with the server's certificate verified.
+
+        Arguments:
+            host: the server's name, which its certificate must bear.
+            port: its TCP port; default 443.
+            credentials: to be used instead of those made from the files. None, that is plaintext, is refused.
+            ca_file: PEM file with the certificate authorities to trust; default: those that grpc trusts.
+            cert_file, key_file: PEM files with the client's certificate chain and private key, for mutual TLS.
+
+        Raises:
+            ConfigError: plaintext was asked for, or a file cannot be read.
+        """
+        if "://" in host and not host.startswith("dns:"):
+            raise ConfigError("host", repr(host), "a host name without a scheme; TLS is always used")
+        if credentials is ...:
+            from .credentials import from_files
+
+            credentials = from_files(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
+        return cls.of(
+            {
+                "target": _join(host, port),
+                "credentials": credentials,
+                "options": options,
+                "compression": compression,
+                **pool_options,
+                "require_tls": True,
+            }
+        )
+
+    @classmethod
+    def local(
+        cls, *, host: str = "localhost", port: int = 9090, size: int = 3, **pool_options: Unpack[PoolOptions]
+    ) -> Self:
+        """Return a configuration for development: plaintext, three members, a server on this machine."""
+        return cls.of({"target": _join(host, port), "size": size, **pool_options})
+
+    @classmethod
+    def from_env(cls, prefix: str = "GRPCPOOL_", **pool_options: Unpack[PoolOptions]) -> Self:
+        """Return the configuration that the environment describes; needs the extra ``grpcpool[config]``.
+
+        Arguments:
+            prefix: what the variables begin with: ``<prefix>TARGET`` (several are separated by commas) is required;
+                ``<prefix>SIZE``, ``<prefix>STRATEGY`` and so on name the options that are text, numbers or flags.
+                ``<prefix>TLS`` (true or false), ``<prefix>CA_FILE``, ``<prefix>CERT_FILE`` and ``<prefix>KEY_FILE``
+                turn TLS on.
+            pool_options: options that a variable cannot hold, or that shall win over the variables.
+
+        Raises:
+            ConfigError: a variable is missing or not allowed; it is named.
+        """
+        from .settings import read_environment
+
+        return cls.of({**read_environment(prefix), **pool_options})
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str], section: str = "grpcpool", **pool_options: Unpack[PoolOptions]
+    ) -> Self:
+        """Return the configuration that a table of a TOML file describes; needs the extra ``grpcpool[config]``.
+
+        Arguments:
+            path: the file.
+            section: the table's name, dots for nested ones (``"tool.grpcpool"``). Its keys are those of `from_env` in
+                lower case; ``target`` may be a list.
+            pool_options: options that shall win over the file's.
+
+        Raises:
+            ConfigError: the file or the table is missing, or a key is unknown or not allowed; it is named.
+        """
+        from .settings import read_file
+
+        return cls.of({**read_file(path, section), **pool_options})
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The targets, with their weights."""
+        return cast("tuple[Endpoint, ...]", self.target)
+
+    @property
+    def member_count(self) -> int:
+        """`size`, with its default filled in."""
+        return cast(int, self.size)
+
+    @property
+    def label(self) -> str:
+        """The pool's name, or its targets if it was given none."""
+        return self.name or ",".join(endpoint.target for endpoint in self.endpoints)
+
+    def channel_options(self) -> tuple[ChannelOption, ...]:
+        """Return the channel arguments of every member: the user's, and what the pool adds to them.
+
+        Members have subchannels of their own, for N channels with equal arguments share one connection otherwise; and
+        grpc's own backoff, which makes the attempts, keeps the pool's schedule. The time that grpc calls the "minimum
+        reconnect backoff" is what it grants to an attempt before giving up on it.
+        """
+        given = cast("tuple[ChannelOption, ...]", self.options)
+        ours: dict[str, int] = {
+            LOCAL_SUBCHANNELS: 1,
+            "grpc.initial_reconnect_backoff_ms": _milliseconds(self.backoff_min),
+            "grpc.min_reconnect_backoff_ms": _milliseconds(self.connect_timeout),
+            "grpc.max_reconnect_backoff_ms": _milliseconds(self.backoff_max),
+        }
+        if self.keepalive_time is not None:
+            ours |= {
+                "grpc.keepalive_time_ms": _milliseconds(self.keepalive_time),
+                "grpc.keepalive_timeout_ms": _milliseconds(self.keepalive_timeout),
+                "grpc.keepalive_permit_without_calls": 1,
+                "grpc.http2.max_pings_without_data": 0,
+            }
+        names = {name for name, _ in given}
+        return (*given, *((name, value) for name, value in ours.items() if name not in names))
+
+    def __repr__(self) -> str:
+        """Show what differs from the defaults; of secrets (credentials, values of channel options) only that they are."""
+        parts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "target":
+                shown = [repr(e.target) if e.weight == 1 else repr(e) for e in self.endpoints]
+                text = shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]"
+            elif value == field.default:
+                continue
+            elif field.name == "credentials":
+                text = "<hidden>"
+            elif field.name == "options":
+                text = f"<{', '.join(name for name, _ in value)}>"
+            elif field.name in ("interceptors", "listeners"):
+                text = f"<{len(value)}>"
+            else:
+                text = repr(value)
+            parts.append(f"{field.name}={text}")
+        return f"PoolConfig({', '.join(parts)})"
+
+
+def _join(host: str, port: int) -> str:
+    # 65,535 is the highest TCP port.
+    _integer("port", port, at_least=1)
+    _require(port <= 65535, "port", port, "an integer from 1 to 65535")
+    _require(isinstance(host, str) and host != "", "host", host, "a host name or address")
+    # An IPv6 address needs brackets, or its last group would be taken for the port.
+    return f"[{host}]:{port}" if host.count(":") > 1 and not host.startswith(("[", "dns:", "ipv6:")) else f"{host}:{port}"
+
+
+def _endpoints(target: Any) -> tuple[Endpoint, ...]:
+    if isinstance(target, bytes):
+        target = target.decode()
+    if isinstance(target, (str, Endpoint)):
+        target = (target,)
+    try:
+        several = tuple(target)
+    except TypeError:
+        raise ConfigTypeError("target", repr(target), "a gRPC target such as 'localhost:50051', or several") from None
+    endpoints = tuple(one if isinstance(one, Endpoint) else Endpoint(one) for one in several)
+    _require(bool(endpoints), "target", target, "at least one gRPC target, such as 'localhost:50051'")
+    names = [endpoint.target for endpoint in endpoints]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    _require(not repeated, "target", repeated, "each target once; size says how many members there are")
+    return endpoints
+
+
+def _options(options: Any) -> tuple[ChannelOption, ...]:
+    pairs = []
+    allowed = "(name, value) pairs, the names text, the values integers or text"
+    # Built into a tuple before anything else: it may be a generator or a view, and every member needs all of it.
+    for option in _sequence("options", options):
+        try:
+            name, value = option
+        except (TypeError, ValueError):
+            raise ConfigTypeError("options", f"an entry of type {type(option).__name__}", allowed) from None
+        if isinstance(name, bytes):
+            name = name.decode()
+        if not isinstance(name, str):
+            raise ConfigTypeError("options", f"a name of type {type(name).__name__}", allowed)
+        if value is None or isinstance(value, (tuple, list, dict, set)):
+            raise ConfigTypeError("options", f"{name} with a value of type {type(value).__name__}", allowed)
+        if name == LOCAL_SUBCHANNELS and not value:
+            allowed = "leave it out: with it, all members would share one connection"
+            raise ConfigError("options", f"{name}={value!r}", allowed)
+        pairs.append((name, value))
+    return tuple(pairs)
+
+
+def _sequence(field: str, value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    try:
+        return tuple(value)
+    except TypeError:
+        raise ConfigTypeError(field, f"an object of type {type(value).__name__}", "an iterable, or None") from None
+
+
+def _require(
+    holds: bool, field: str, value: object, allowed: str, *, wrong_type: bool = False, quote: bool = True
+) -> None:
+    if not holds:
+        kind = ConfigTypeError if wrong_type else ConfigError
+        raise kind(field, repr(value) if quote else str(value), allowed)
+
+
+def _integer(field: str, value: Any, *, at_least: int | None) -> None:
+    allowed = "an integer" if at_least is None else f"an integer of {at_least} or more"
+    # True is an int in Python, but as a number of members it is a slip.
+    _require(isinstance(value, int) and not isinstance(value, bool), field, value, allowed, wrong_type=True)
+    _require(at_least is None or value >= at_least, field, value, allowed)
+
+
+def _seconds(field: str, value: Any, *, optional: bool = False, at_least: float | None = None) -> None:
+    if value is None and optional:
+        return
+    allowed = "seconds above 0" if at_least is None else f"seconds, {at_least:g} or more"
+    allowed += ", or None for never" if optional else ""
+    _require(isinstance(value, (int, float)) and not isinstance(value, bool), field, value, allowed, wrong_type=True)
+    enough = value > 0 if at_least is None else value >= at_least
+    _require(enough and math.isfinite(value), field, value, allowed)
+
+
+def _milliseconds(seconds: float) -> int:
+    # grpc keeps these in a C int.
+    return min(max(round(seconds * 1000), 1), 2**31 - 1)
+
+
+def is_plaintext(credentials: Any) -> bool:
+    """Say whether credentials stand for plaintext: None, or grpc's insecure ones."""
+    if credentials is None:
+        return True
+    # `grpc.experimental.insecure_channel_credentials()` is plaintext in the guise of credentials, and only its inner
+    # type tells. Should a future grpc rename that type, this check falls silent; nothing else depends on it.
+    inner: Callable[[], Any] | Any = getattr(credentials, "_credentials", None)
+    return "insecure" in type(inner).__name__.lower()

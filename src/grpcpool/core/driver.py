@@ -1,0 +1,78 @@
+"""Feeds the machine one message at a time, from whichever thread has one, without a lock that anyone waits for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from .messages import Effect, Input
+from .machine import Machine
+
+__all__ = ["Driver"]
+
+
+class Driver:
+    """An inbox, and whoever looks into it first does the work of all.
+
+    `post` may be called from anywhere, a garbage collection included. `pump` hands the messages to the machine in the
+    order of their arrival and carries out the effects, also in order. If another thread is doing that already (or this
+    one is, further up its stack) it returns at once: whoever is at it will see the new message before leaving. So
+    effects, listeners among them, never run concurrently, and yet nobody waits for them.
+
+    Arguments:
+        machine: decides.
+        clock: the pool's clock.
+        perform: carries out one effect; may `post`.
+        on_error: told of an exception that `perform` or the machine raised; must not raise.
+    """
+
+    __slots__ = ("_clock", "_inbox", "_on_error", "_perform", "_turn", "machine")
+
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        clock: Callable[[], float],
+        perform: Callable[[Effect], object],
+        on_error: Callable[[BaseException], object],
+    ) -> None:
+        self.machine = machine
+        self._clock = clock
+        self._perform = perform
+        self._on_error = on_error
+        self._inbox: deque[Input] = deque()
+        # The right to work, as a token: taking it is one step for the interpreter, and a failed try costs nothing.
+        self._turn: list[None] = [None]
+
+    def post(self, message: Input) -> None:
+        """Leave a message for the next `pump`, of whichever thread."""
+        self._inbox.append(message)
+
+    def pump(self) -> None:
+        """Work off the inbox, unless someone is at it already."""
+        # The outer loop closes the gap between "the inbox is empty" and "the turn is given back": a message that came
+        # in between was left by someone who found the turn taken, and so relies on us.
+        while self._inbox:
+            try:
+                self._turn.pop()
+            except IndexError:
+                return
+            try:
+                while self._inbox:
+                    self._work(self._inbox.popleft())
+            finally:
+                self._turn.append(None)
+
+    def _work(self, message: Input) -> None:
+        try:
+            effects = self.machine.handle(message, self._clock())
+        except Exception as error:
+            self._on_error(error)
+            return
+        for effect in effects:
+            # One effect that fails must not take the others with it: a channel that cannot be closed is no reason not
+            # to publish the next generation.
+            try:
+                self._perform(effect)
+            except Exception as error:
+                self._on_error(error)

@@ -1,0 +1,292 @@
+"""What both rooms are built around: the machine, its driver, the published generation and the listeners, wired up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
+
+from .. import events
+from ..events import Event, Listener
+from ..stats import PoolStats, PoolStatus
+from ..strategies.base import Clock, Strategy
+from . import snapshot
+from .bus import Bus
+from .connectivity import Connectivity
+from .counters import Tally
+from .driver import Driver
+from .generation import Generation, GenerationBuilder
+from .lease import Lease
+from .machine import Machine, Policy
+from .member import Member
+from .messages import (
+    Answer,
+    Built,
+    CloseChannel,
+    Connect,
+    Drained,
+    Effect,
+    Emit,
+    Explain,
+    Input,
+    OpenChannels,
+    Ping,
+    Publish,
+    Report,
+    Republish,
+    Retire,
+)
+
+__all__ = ["Engine", "Room"]
+
+
+class Room(Protocol):
+    """What a room does for its engine: all that touches grpc, threads or a loop. Nothing here may block."""
+
+    def build(self, member: Member) -> None:
+        """Make the member's channel. What it raises counts as a failed attempt to connect."""
+
+    def connect(self, member: Member) -> None:
+        """Ask the member's channel to connect."""
+
+    def explain(self, member: Member) -> None:
+        """Find out why the member does not connect, and post `Explained`."""
+
+    def ping(self, member: Member) -> None:
+        """Make a real round trip, and post `Pinged`."""
+
+    def close_channel(self, member: Member) -> None:
+        """Close the member's channel."""
+
+    def published(self) -> None:
+        """A new generation is there: wake whoever waits for one."""
+
+    def report(self, state: Connectivity) -> None:
+        """The connectivity of the whole pool is now `state`."""
+
+    def idle(self, member: Member) -> None:
+        """See to it that `pump` is called soon, from outside whatever is running. Called from anywhere, even from a
+        garbage collection that interrupts this very engine."""
+
+    def on_first_use(self) -> None:
+        """An RPC needs the pool open: return when it is, or raise."""
+
+    def not_connected(self) -> NoReturn:
+        """Raise what `get_channel` raises while no member is connected."""
+
+    def no_channel(self) -> NoReturn:
+        """Raise what an RPC raises while there is no channel at all to try it on."""
+
+    def refuse(self) -> NoReturn:
+        """Raise what the use of a closed pool raises."""
+
+    def complain(self, text: str, error: BaseException) -> None:
+        """Log an exception that nobody else will hear of."""
+
+
+class Engine:
+    """Runs one pool, with a room to act through.
+
+    Attributes:
+        machine: decides. May be read from anywhere.
+        generation: what picks read: one attribute, replaced whole.
+        bus: the listeners.
+    """
+
+    __slots__ = (
+        "_builder",
+        "_clock",
+        "_driver",
+        "_errors",
+        "_name",
+        "_room",
+        "_sample_rate",
+        "_unopened",
+        "bus",
+        "generation",
+        "machine",
+    )
+
+    def __init__(
+        self,
+        room: Room,
+        policy: Policy,
+        strategy: Strategy,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        log: Callable[[Event], object],
+        listeners: tuple[Listener, ...],
+        sample_rate: int,
+    ) -> None:
+        self._room = room
+        self._name = policy.name
+        self._clock = clock
+        self._sample_rate = sample_rate
+        self._errors = Tally()
+        self.machine = Machine(policy, rng)
+        self.bus = Bus(
+            policy.name,
+            listeners,
+            log=log,
+            on_error=lambda listener, error: room.complain(f"listener {listener!r} raised; it is told all the same", error),
+        )
+        self._builder = GenerationBuilder(
+            strategy,
+            rng=rng,
+            clock=clock,
+            not_connected=room.not_connected,
+            no_channel=room.no_channel,
+            on_error=lambda problem: self.bus.emit(
+                events.StrategyFailed(pool=policy.name, strategy=type(strategy).__name__, error=problem)
+            ),
+        )
+        self._driver = Driver(self.machine, clock=clock, perform=self._perform, on_error=self._on_error)
+        self._unopened = Generation((), self._open_and_pick, self._open_and_pick_connected)
+        self.generation = self._unopened
+
+    # --- the hot path
+
+    def acquire(self) -> Lease:
+        """Pick a member for an RPC and take a lease on it. Never blocks, but for the very first use of a pool."""
+        while True:
+            lease = Lease(self.generation.pick(), self._clock(), self._room.idle)
+            if not lease.member.retired:
+                return lease
+            # It left between the pick and the lease, so a newer generation has been published already.
+            lease.release()
+
+    def acquire_on(self, member: Member) -> Lease:
+        """Take a lease on this member, or on whichever the pool picks once it is retired."""
+        lease = Lease(member, self._clock(), self._room.idle)
+        if not member.retired:
+            return lease
+        lease.release()
+        return self.acquire()
+
+    def _open_and_pick(self) -> Member:
+        return self._open().pick()
+
+    def _open_and_pick_connected(self) -> Member:
+        return self._open().pick_connected()
+
+    def _open(self) -> Generation:
+        self._room.on_first_use()
+        generation = self.generation
+        if generation is self._unopened:
+            # Only a listener can get here: it is told that the pool opens, and makes an RPC from within.
+            self._room.no_channel()
+        return generation
+
+    def _refuse(self) -> Member:
+        self._room.refuse()
+
+    # --- messages in, effects out
+
+    def post(self, message: Input) -> None:
+        """Leave a message for the next `pump`. Safe from anywhere."""
+        self._driver.post(message)
+
+    def tell(self, message: Input) -> None:
+        """Leave a message and work the inbox off, unless another thread is at it already."""
+        self._driver.post(message)
+        self._driver.pump()
+
+    def pump(self) -> None:
+        """Work the inbox off, unless another thread is at it already."""
+        self._driver.pump()
+
+    def _perform(self, effect: Effect) -> None:
+        room = self._room
+        match effect:
+            case Publish(ready, fallback, closed):
+                if closed:
+                    self.generation = Generation((), self._refuse, self._refuse)
+                else:
+                    generation = self._builder.build(ready, fallback)
+                    generation.pick = self.bus.sampled(generation.pick, self._sample_rate)
+                    generation.pick_connected = self.bus.sampled(generation.pick_connected, self._sample_rate)
+                    self.generation = generation
+                room.published()
+            case Emit(event):
+                self.bus.emit(event)
+            case Retire(member):
+                if member.retire():
+                    self.post(Drained(member))
+            case OpenChannels(members):
+                self.post(self._build(members))
+            case Connect(member):
+                room.connect(member)
+            case Explain(member):
+                room.explain(member)
+            case Ping(member):
+                room.ping(member)
+            case CloseChannel(member):
+                room.close_channel(member)
+            case Report(state):
+                room.report(state)
+            case Answer(ticket, outcome):
+                _answer(ticket, outcome)
+
+    def _build(self, members: tuple[Member, ...]) -> Built:
+        built: list[Member] = []
+        failed: list[tuple[Member, str]] = []
+        for member in members:
+            try:
+                self._room.build(member)
+            except Exception as error:
+                # The type only where the message could hold a secret: credentials are made by the user's own code.
+                failed.append((member, f"its channel could not be made: {type(error).__name__}"))
+                self._room.complain(f"the channel of member {member.id} to {member.endpoint} could not be made", error)
+            else:
+                built.append(member)
+        return Built(tuple(built), tuple(failed))
+
+    def _on_error(self, error: BaseException) -> None:
+        self._errors.add()
+        self._room.complain("background work failed and goes on", error)
+        self.bus.emit(events.MaintenanceFailed(pool=self._name, error=repr(error)))
+
+    def maintenance_failed(self, error: BaseException) -> None:
+        """Take note of an exception in the room's own background work."""
+        self._on_error(error)
+
+    # --- what users see
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell `listener` every event from now on."""
+        self.bus.add(listener)
+        # Picks are wrapped, or not, when they are published.
+        self.tell(Republish())
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Tell `listener` no more; harmless if it was not told."""
+        self.bus.remove(listener)
+        self.tell(Republish())
+
+    def status(self) -> PoolStatus:
+        """Return the pool in one line."""
+        return snapshot.status(self.machine)
+
+    def stats(self) -> PoolStats:
+        """Return totals and members."""
+        return snapshot.stats(
+            self.machine,
+            self._clock(),
+            listener_errors=self.bus.errors,
+            maintenance_errors=self._errors.value(),
+        )
+
+    def describe(self) -> str:
+        """Return the pool's state in words, for an error message."""
+        return snapshot.describe(self.machine)
+
+
+def _answer(ticket: Any, outcome: int | Exception) -> None:
+    """Settle a ticket: a future of either kind, or None where nobody waits. One whose waiter gave up stays as it is."""
+    if ticket is None or ticket.done():
+        return
+    if isinstance(outcome, Exception):
+        ticket.set_exception(outcome)
+    else:
+        ticket.set_result(outcome)

@@ -1,0 +1,112 @@
+"""A generation: one immutable snapshot of who can be picked, with the picker over it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from typing import NoReturn
+
+from ..strategies.base import Clock, Picker, Strategy
+from .member import Member
+
+__all__ = ["Generation", "GenerationBuilder"]
+
+Pick = Callable[[], Member]
+
+
+class Generation:
+    """What readers see: published whole, by one assignment, and not changed after that.
+
+    Attributes:
+        members: the connected members.
+        pick: chooses a member for an RPC: a connected one if there is any, else one that may become so, because
+            grpc's own rules then hold for the RPC (it fails fast, or waits if it asked for `wait_for_ready`).
+        pick_connected: chooses a connected member, or raises.
+    """
+
+    __slots__ = ("members", "pick", "pick_connected")
+
+    def __init__(self, members: tuple[Member, ...], pick: Pick, pick_connected: Pick) -> None:
+        self.members = members
+        self.pick = pick
+        self.pick_connected = pick_connected
+
+    def __repr__(self) -> str:
+        return f"<Generation of {len(self.members)} members>"
+
+
+class GenerationBuilder:
+    """Makes generations with one strategy, and stands between the pool and that strategy's mistakes.
+
+    Not thread-safe: the pool builds one generation at a time.
+
+    Arguments:
+        strategy: builds the pickers.
+        rng, clock: handed to the strategy.
+        not_connected: called where a connected member is wanted and there is none; raises.
+        no_channel: called where any member is wanted and there is none; raises.
+        on_error: told (as text) what a strategy did wrong.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        rng: random.Random,
+        clock: Clock,
+        not_connected: Callable[[], NoReturn],
+        no_channel: Callable[[], NoReturn],
+        on_error: Callable[[str], object],
+    ) -> None:
+        self._strategy = strategy
+        self._rng = rng
+        self._clock = clock
+        self._not_connected = not_connected
+        self._no_channel = no_channel
+        self._on_error = on_error
+        self._last_picker: Callable[[], object] | None = None
+        # Our own strategies hold their contract, which is tested; a guard around them would double the price of a
+        # pick. Somebody else's may be wrong, and must not take the pool down with it.
+        self._trusted = type(strategy).__module__.startswith(f"{__package__.partition('.')[0]}.strategies.")
+
+    def build(self, ready: tuple[Member, ...], fallback: tuple[Member, ...]) -> Generation:
+        """Return a generation that picks among `ready`, or among `fallback` while nothing is ready."""
+        if ready:
+            pick = self._picker(ready)
+            return Generation(ready, pick, pick)
+        # While nothing is connected there is nothing to choose by, so the fall-back is a plain rotation.
+        rotation: Pick = itertools.cycle(fallback).__next__ if fallback else self._no_channel
+        return Generation((), rotation, self._not_connected)
+
+    def _picker(self, ready: tuple[Member, ...]) -> Pick:
+        picker: Callable[[], object]
+        try:
+            picker = self._strategy.build(ready, rng=self._rng, clock=self._clock)
+            if not callable(picker):
+                raise TypeError(f"build() returned {picker!r}, which is not callable")
+        except Exception as error:
+            self._on_error(f"build() raised {error!r}")
+            if self._last_picker is None:
+                return itertools.cycle(ready).__next__
+            return self._guarded(self._last_picker, ready)
+        self._last_picker = picker
+        return picker if self._trusted else self._guarded(picker, ready)  # type: ignore[return-value]
+
+    def _guarded(self, picker: Callable[[], object] | Picker, ready: tuple[Member, ...]) -> Pick:
+        allowed = frozenset(ready)
+        instead = itertools.cycle(ready).__next__
+        on_error = self._on_error
+
+        def pick() -> Member:
+            try:
+                member = picker()
+                if member in allowed:
+                    return member  # type: ignore[return-value]
+                problem = f"the picker returned {member!r}, which is not among the {len(allowed)} members given"
+            except Exception as error:
+                problem = f"the picker raised {error!r}"
+            on_error(problem)
+            return instead()
+
+        return pick

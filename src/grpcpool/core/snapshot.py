@@ -1,0 +1,59 @@
+"""What a machine knows, made into what users see."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..stats import MemberStats, PoolStats, PoolStatus, health_of
+from .machine import Machine
+
+__all__ = ["describe", "stats", "status"]
+
+
+def status(machine: Machine) -> PoolStatus:
+    """Return the pool in one line. May be called from anywhere, while the machine works."""
+    ready = machine.ready_count
+    return PoolStatus(machine.policy.name, machine.size, ready, health_of(ready, machine.size))
+
+
+def stats(machine: Machine, now: float, *, listener_errors: int, maintenance_errors: int) -> PoolStats:
+    """Return totals and members. May be called from anywhere, while the machine works."""
+    members = tuple(
+        MemberStats(
+            id=slot.member.id,
+            endpoint=slot.member.endpoint,
+            state=slot.phase.value,
+            in_flight=slot.member.in_flight,
+            calls=slot.member.picks,
+            failures=slot.member.failures,
+            age=now - slot.member.born,
+            latency=slot.member.latency,
+            last_error=slot.error,
+        )
+        for slot in list(machine.slots.values())
+    )
+    return PoolStats(
+        name=machine.policy.name,
+        size=machine.size,
+        in_flight=sum(member.in_flight for member in members),
+        calls=machine.past_calls + sum(member.calls for member in members),
+        failures=machine.past_failures + sum(member.failures for member in members),
+        connects=machine.connects,
+        disconnects=machine.disconnects,
+        connect_failures=machine.connect_failures,
+        listener_errors=listener_errors,
+        maintenance_errors=maintenance_errors,
+        members=members,
+    )
+
+
+def describe(machine: Machine) -> str:
+    """Return the pool's state in words, with the last connection error, for an error message."""
+    phases = Counter(slot.phase.value for slot in list(machine.slots.values()))
+    members = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items())) or "none yet"
+    endpoints = ", ".join(endpoint.target for endpoint in machine.policy.endpoints)
+    error = machine.last_error or "none was reported, so nothing has refused yet: is the address reachable?"
+    return (
+        f"pool {machine.policy.name!r} to {endpoints} (size {machine.size}; members: {members}); "
+        f"last connection error: {error}"
+    )

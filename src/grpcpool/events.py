@@ -1,0 +1,210 @@
+"""Everything a pool tells its listeners: frozen records, one class for each kind.
+
+A listener is any callable that takes one event. It runs in the thread (or on the loop) that noticed the fact, outside
+every lock, so it must not block; what it raises is counted in ``stats().listener_errors``, logged once, and harmless.
+All durations are seconds. No event carries metadata, credentials or message contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "Closed",
+    "ConnectFailed",
+    "Connected",
+    "ConnectionDown",
+    "Disconnected",
+    "Event",
+    "Listener",
+    "MaintenanceFailed",
+    "MemberEvent",
+    "Opened",
+    "Picked",
+    "Pinged",
+    "PoolHealth",
+    "Rebuilt",
+    "ReconnectScheduled",
+    "ScaledDown",
+    "ScaledUp",
+    "Scaling",
+    "StatusReport",
+    "StrategyFailed",
+]
+
+PoolHealth = Literal["healthy", "degraded", "down"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What every event carries.
+
+    Attributes:
+        pool: the pool's name.
+    """
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberEvent(Event):
+    """An event about one member.
+
+    Attributes:
+        member: the member's id, unique within the pool for its whole life.
+        endpoint: the gRPC target that the member connects to.
+    """
+
+    member: int
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened(Event):
+    """The pool opened: its channels exist and connect from now on."""
+
+    size: int
+    endpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed(Event):
+    """The pool closed; its last event. `open_for` is how long it had been open."""
+
+    open_for: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picked(MemberEvent):
+    """A member was chosen for an RPC, or by `get_channel`. Sampled: see ``telemetry_sample_rate``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling(Event):
+    """How a resize went.
+
+    Attributes:
+        duration: from the request to the answer.
+        requested: by how many members the pool was to change.
+        succeeded: how many of them did.
+        failed: how many did not.
+        new_size: the pool's size afterwards.
+    """
+
+    duration: float
+    requested: int
+    succeeded: int
+    failed: int
+    new_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledUp(Scaling):
+    """Members were added; those counted as failed did not connect and were let go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledDown(Scaling):
+    """Members left the picks; each closes when its last RPC ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport(Event):
+    """The periodic heartbeat, every ``telemetry_interval``.
+
+    Attributes:
+        expected: the size asked for.
+        current: members with a working connection.
+        status: ``"healthy"`` if all are connected, ``"degraded"`` if some are, ``"down"`` if none is.
+    """
+
+    expected: int
+    current: int
+    status: PoolHealth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected(MemberEvent):
+    """A member's channel became READY, `duration` after it began to connect."""
+
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectFailed(MemberEvent):
+    """A connection attempt failed, `duration` after it began; `error` is the reason that grpc gives."""
+
+    duration: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionDown(MemberEvent):
+    """A member that was connected no longer is, and has left the picks."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected(MemberEvent):
+    """A connection ended after it had been up for `uptime`, because of a fault, a ping or a retirement."""
+
+    uptime: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconnectScheduled(MemberEvent):
+    """The next attempt, number `attempt` since the last success, is due in `delay`."""
+
+    delay: float
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt(MemberEvent):
+    """A member that could not connect was replaced by a fresh channel (and fresh name resolution).
+
+    Attributes:
+        replacement: the id of the member that takes its place.
+        attempts: failed attempts in a row so far.
+    """
+
+    replacement: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinged(MemberEvent):
+    """An idle member was pinged by a real round trip.
+
+    Attributes:
+        duration: how long the answer took.
+        result: ``"alive"``, or ``"dead"``: the member then reconnects.
+        detail: what was wrong, if it is dead.
+    """
+
+    duration: float
+    result: Literal["alive", "dead"]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyFailed(Event):
+    """A strategy raised, or returned a member that it was not given; a safe picker served instead."""
+
+    strategy: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceFailed(Event):
+    """Something the pool did in the background raised. It goes on all the same; please report it."""
+
+    error: str
+
+
+Listener = Callable[[Event], object]

@@ -1,0 +1,72 @@
+"""Selection strategies: which member serves the next RPC.
+
+The built-in ones are found by name; so are those that an installed package offers as an entry point in the group
+``grpcpool.strategies``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+
+from ..errors import ConfigError, ConfigTypeError
+from .base import Clock, Member, Picker, Strategy
+from .power_of_two import PowerOfTwo
+from .round_robin import RoundRobin
+from .uniform import Random
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Clock",
+    "Member",
+    "Picker",
+    "PowerOfTwo",
+    "Random",
+    "RoundRobin",
+    "Strategy",
+    "available",
+    "resolve",
+]
+
+ENTRY_POINT_GROUP = "grpcpool.strategies"
+
+_BUILT_IN: dict[str, Callable[[], Strategy]] = {
+    "round_robin": RoundRobin,
+    "random": Random,
+    "power_of_two": PowerOfTwo,
+}
+
+
+def available() -> tuple[str, ...]:
+    """Return the names that `resolve` knows: the built-in ones, then the installed ones."""
+    installed = {entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    return (*_BUILT_IN, *sorted(installed - _BUILT_IN.keys()))
+
+
+def resolve(strategy: str | Strategy) -> Strategy:
+    """Return the strategy that `strategy` names, or is.
+
+    Arguments:
+        strategy: a built-in name, the name of an entry point in the group ``grpcpool.strategies`` (a class or a
+            callable without arguments that returns a strategy), or a strategy.
+
+    Raises:
+        ConfigError: nothing has that name, or what has it is no strategy.
+    """
+    if not isinstance(strategy, str):
+        return _checked(strategy, repr(strategy))
+    make = _BUILT_IN.get(strategy)
+    if make is not None:
+        return make()
+    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == strategy:
+            loaded = entry.load()
+            return _checked(loaded() if callable(loaded) else loaded, f"entry point {entry.value!r}")
+    raise ConfigError("strategy", repr(strategy), f"one of {', '.join(available())}, or an object with a build() method")
+
+
+def _checked(candidate: object, name: str) -> Strategy:
+    # A class has a `build` too, but nothing to call it on: that mistake is common enough to be told apart here.
+    if isinstance(candidate, type) or not isinstance(candidate, Strategy):
+        raise ConfigTypeError("strategy", name, "a name, or an object with a build(members, *, rng, clock) method")
+    return candidate

@@ -1,0 +1,94 @@
+"""What a selection strategy is: the protocols.
+
+A *strategy* is built once per generation, that is whenever the set of connected members changes. What it builds is a
+*picker*: it is called once per RPC. All the work that can be done ahead belongs into the building; all that is left for
+the picker is the choice.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence, Sized
+from typing import Protocol, runtime_checkable
+
+__all__ = ["Clock", "Member", "Picker", "Strategy"]
+
+Clock = Callable[[], float]
+
+
+class Member(Protocol):
+    """What a strategy may know of a member. All of it may change between two reads."""
+
+    @property
+    def id(self) -> int:
+        """Unique within the pool, never used again."""
+        ...
+
+    @property
+    def endpoint(self) -> str:
+        """The gRPC target that it connects to."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """The endpoint's relative share of the traffic."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """RPCs that run on it now."""
+        ...
+
+    @property
+    def leases(self) -> Sized:
+        """The RPCs in flight; ``len(member.leases)`` is `in_flight` at half the price."""
+        ...
+
+    @property
+    def picks(self) -> int:
+        """RPCs that were started on it."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """RPCs that ended with a status other than OK, cancellation by the caller not counted."""
+        ...
+
+    @property
+    def latency(self) -> float | None:
+        """Moving average of its unary RPCs in seconds; None before the first has ended."""
+        ...
+
+
+class Picker(Protocol):
+    """Chooses a member for one RPC.
+
+    Called by every RPC, from any thread, without a lock: it must not block, must not raise, and may return only members
+    that it was built from.
+    """
+
+    def __call__(self) -> Member:
+        """Return the member that is to serve the next RPC."""
+        ...
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Builds a picker for each generation.
+
+    One strategy object serves one pool for as long as it lives. What must survive a change of members (a position in a
+    rotation, say) is kept on the strategy or read off the members, never in the picker.
+    """
+
+    def build(self, members: Sequence[Member], *, rng: random.Random, clock: Clock) -> Picker:
+        """Return a picker over `members`.
+
+        Arguments:
+            members: the connected members, at least one. Immutable.
+            rng: the pool's source of randomness. Seeded runs repeat exactly if nothing else is used.
+            clock: the pool's clock, in seconds.
+
+        Called by one thread at a time, never while a picker of the same pool is being built. If it raises, the pool
+        goes on with the picker it has.
+        """
+        ...

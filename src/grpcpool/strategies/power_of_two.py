@@ -1,0 +1,45 @@
+"""The less loaded of two members drawn at random."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from .base import Clock, Member, Picker
+
+__all__ = ["PowerOfTwo"]
+
+# Random bits for each pick, for two draws in one. An interpreter integer of up to 30 bits is a single digit, which
+# keeps the arithmetic below on its fast path. Two draws out of n members need log2(n * (n - 1)) bits; at n = 1,024
+# that leaves a factor of 2**10, so no pair of members is likelier than another by more than one in a thousand.
+BITS = 30
+
+
+class PowerOfTwo:
+    """Draws two distinct members at random and takes the one with fewer RPCs in flight.
+
+    That is enough to bring the longest queue from O(log n / log log n) down to O(log log n), without looking at every
+    member and without all clients flocking to the same one (M. Mitzenmacher, "The Power of Two Choices in Randomized
+    Load Balancing", 2001). What counts is work in flight, not picks: a slow member fills up and is then avoided.
+    """
+
+    def build(self, members: Sequence[Member], *, rng: random.Random, clock: Clock) -> Picker:
+        """Return a picker that compares two distinct members; ties are broken at random."""
+        pool = tuple(members)
+        count = len(pool)
+        if count == 1:
+            only = pool[0]
+            return lambda: only
+        others = count - 1
+        bits = rng.getrandbits
+
+        def pick() -> Member:
+            draw = bits(BITS)
+            index = draw % count
+            first = pool[index]
+            # One of the `others` places before `index`, counted round the end: never `index` itself. Each ordered pair
+            # is equally likely, so preferring the first of two equals is as random as tossing a coin.
+            second = pool[index - 1 - draw // count % others]
+            return second if len(second.leases) < len(first.leases) else first
+
+        return pick

@@ -1,0 +1,129 @@
+"""Makes a member's grpc channel from the recipe, watches its connectivity, and asks how it fares."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+
+from ..config import PoolConfig, is_plaintext
+from ..core.connectivity import Connectivity
+
+__all__ = ["ALIVE_METHOD", "IDLE", "Watch", "ask", "build_channel", "building", "connectivity_of", "plain_channel", "watch"]
+
+# The health service's method: many servers have it, and those that do not answer UNIMPLEMENTED, which proves as well
+# that somebody is there. Sent and read as raw bytes; an empty request asks for the health of the whole server.
+ALIVE_METHOD = "/grpc.health.v1.Health/Check"
+
+# Looked up when this module was imported: what is to be used where `grpc.insecure_channel` itself is (a wrapper
+# around) one of our factories.
+_plain_insecure = grpc.insecure_channel
+_plain_secure = grpc.secure_channel
+
+_state = threading.local()
+
+
+def building() -> bool:
+    """Say whether this thread is making a member's channel at this moment."""
+    return getattr(_state, "building", False)
+
+
+def plain_channel(target: str, credentials: Any, options: Any, compression: grpc.Compression | None) -> grpc.Channel:
+    """Return a channel by grpc's own factory, whatever has been put in its place since."""
+    if credentials is None:
+        return _plain_insecure(target, options, compression)
+    return _plain_secure(target, credentials, options, compression)
+
+
+def build_channel(config: PoolConfig, target: str) -> grpc.Channel:
+    """Return a new channel for one member.
+
+    grpc's factories are looked up now, not when this module was imported: instrumentation replaces them, and a member
+    is to be instrumented like any other channel. Some replace them by a pool, though (one line patches a whole
+    program); within this call our own factories therefore make plain channels.
+    """
+    credentials = config.credentials() if callable(config.credentials) else config.credentials
+    options = config.channel_options()
+    _state.building = True
+    try:
+        if is_plaintext(credentials):
+            return grpc.insecure_channel(target, options=options, compression=config.compression)
+        return grpc.secure_channel(target, credentials, options=options, compression=config.compression)
+    finally:
+        _state.building = False
+
+
+# What the channel says, by grpc's number for it. grpc keeps the number first in the value of its own enum.
+_BY_NUMBER: dict[int, Connectivity] = {
+    state.value[0]: Connectivity[state.name] for state in grpc.ChannelConnectivity
+}
+# The one number that the pool's own loop looks out for.
+IDLE: int = grpc.ChannelConnectivity.IDLE.value[0]
+
+
+def connectivity_of(number: int) -> Connectivity:
+    """Return the connectivity state that grpc numbers so."""
+    return _BY_NUMBER[number]
+
+
+class Watch(Protocol):
+    """Tells the connectivity of one channel, as grpc's number, without blocking. True asks the channel to connect."""
+
+    def __call__(self, connect: bool, /) -> int: ...
+
+
+def watch(channel: grpc.Channel) -> Watch:
+    """Return the cheapest way to learn a channel's connectivity.
+
+    The public way, `subscribe`, costs a thread for each channel that polls five times a second. Beneath its layers a
+    channel has an object that simply tells (0.5 µs); that is not public, so it is used where it is found and replaced
+    by `subscribe` where it is not.
+    """
+    inner: Any = channel
+    # Each interceptor layer keeps what it wraps in an attribute of this name, as does the channel at the bottom.
+    while (inner := getattr(inner, "_channel", None)) is not None:
+        check = getattr(inner, "check_connectivity_state", None)
+        if callable(check):
+            return check  # type: ignore[no-any-return]
+    return _Subscription(channel)
+
+
+class _Subscription:
+    """Connectivity by way of `subscribe`."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._number = IDLE
+        channel.subscribe(self._remember)
+
+    def _remember(self, state: grpc.ChannelConnectivity) -> None:
+        self._number = state.value[0]
+
+    def __call__(self, connect: bool, /) -> int:
+        if connect:
+            # Subscribing again is the one public way to ask for a connection; the same callback twice is fine, but
+            # the second would stay for ever if it were not taken off again.
+            self._channel.subscribe(self._remember, try_to_connect=True)
+            self._channel.unsubscribe(self._remember)
+        return self._number
+
+
+def ask(channel: grpc.Channel, timeout: float, answer: Callable[[str | None], object]) -> None:
+    """Make a real round trip, and call `answer` with None if there was one, or with the reason if there was not.
+
+    Returns at once; `answer` is called from a thread of grpc's. Any status that a server can have sent proves that it
+    is there; UNAVAILABLE and DEADLINE_EXCEEDED do not.
+    """
+
+    def done(call: Any) -> None:
+        code = call.code()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            answer(f"no answer within {timeout:g} s")
+        elif code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            answer(call.details() or code.name)
+        else:
+            answer(None)
+
+    channel.unary_unary(ALIVE_METHOD).future(b"", timeout=timeout).add_done_callback(done)

@@ -1,0 +1,231 @@
+"""The sync room: does for the engine what needs grpc and threads."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NoReturn, cast
+
+import grpc
+
+from ..assembly import assemble
+from ..config import PoolConfig
+from ..core.connectivity import Connectivity
+from ..core.member import Member
+from ..core.messages import Explained, Input, Observed, Open, Pinged, Tick
+from ..errors import NotConnected, PoolClosed, PoolError
+from ..telemetry.logging import logger
+from .channel import CountedChannel
+from .connect import IDLE, Watch, ask, build_channel, connectivity_of, watch
+from .errors import RpcNotConnected
+from .monitor import SLOW, Monitor
+from .subscribers import Subscribers
+
+__all__ = ["CLOSE_TIMEOUT", "EXPLAIN_TIMEOUT", "SyncRoom"]
+
+# How long an RPC may take that only asks why a channel does not connect. The channel has failed already, so it is
+# refused at once; only if the channel tries again at that moment does the question wait, and an answer that comes
+# later than this is of no use to anybody.
+EXPLAIN_TIMEOUT = 1.0
+# How long `close` waits for its thread and for effects that another thread is just carrying out. Both are a matter of
+# milliseconds; the limit is there because a listener may be stuck in them, and closing must not hang.
+CLOSE_TIMEOUT = 5.0
+
+
+class SyncRoom:
+    """Everything live about one sync pool. What the engine calls is described in `core.engine.Room`.
+
+    Attributes:
+        front: the channel through which the pool's RPCs go.
+        subscribers: callbacks on the connectivity of the whole pool.
+    """
+
+    def __init__(self, config: PoolConfig) -> None:
+        self._config = config
+        self._interceptors = cast("tuple[Any, ...]", config.interceptors)
+        self._changed = threading.Condition()
+        self._start = threading.Lock()
+        self._started = False
+        # Set in the thread that carries out effects: waiting there for an effect would be waiting for oneself.
+        self._performing = threading.local()
+        self._watches: dict[Member, Watch] = {}
+        self._seen: dict[Member, int] = {}
+        self._rung = 0.0
+        self._monitor = Monitor(self, SyncRoom._look, SyncRoom._monitor_failed, config.label)
+        self.subscribers = Subscribers()
+        self.engine = assemble(config, self)
+        self.front = self._counted(self.engine.acquire)
+
+    def _counted(self, acquire: Callable[[], Any]) -> grpc.Channel:
+        # Interceptors go around the pick, not around each member: one that tries again is then given another member.
+        counted = CountedChannel(acquire, self._suspect, self)
+        return grpc.intercept_channel(counted, *self._interceptors) if self._interceptors else counted
+
+    # --- for the pool
+
+    def open(self) -> None:
+        """Open the engine, if it is not, and return when its members have channels."""
+        engine = self.engine
+        if engine.machine.opened is not None and self._is_performing():
+            return
+        with self._start:
+            if not self._started and not engine.machine.closed:
+                self._started = True
+                self._monitor.start()
+        self.ask(Open)
+
+    def ask(self, question: Callable[[Future[int]], Input]) -> int:
+        """Hand the engine a message with a ticket, and return or raise what it answers."""
+        if self._is_performing():
+            raise PoolError(
+                f"pool {self._config.label!r} was asked to do something by a listener or factory that it is just "
+                "calling; it would wait for itself for ever, so do that from another thread"
+            )
+        ticket: Future[int] = Future()
+        self.tell(question(ticket))
+        self._monitor.ring()
+        return ticket.result()
+
+    def tell(self, message: Input) -> None:
+        """Hand the engine a message, and work with it."""
+        before = self._is_performing()
+        self._performing.now = True
+        try:
+            self.engine.tell(message)
+        finally:
+            self._performing.now = before
+
+    def _is_performing(self) -> bool:
+        return getattr(self._performing, "now", False)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `condition` holds; False if it took longer than `timeout` seconds. At once from within effects."""
+        if self._is_performing():
+            return condition()
+        with self._changed:
+            return self._changed.wait_for(condition, timeout)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._monitor.stop(0 if self._is_performing() else CLOSE_TIMEOUT)
+
+    def subscribe(
+        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
+    ) -> None:
+        """Tell `callback` the pool's connectivity now and whenever it changes."""
+        if self.engine.machine.closed:
+            self.refuse()
+        self.subscribers.add(callback)
+        if try_to_connect:
+            self.open()
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
+        """Tell `callback` no more."""
+        self.subscribers.remove(callback)
+
+    # --- for the engine
+
+    def build(self, member: Member) -> None:
+        channel = build_channel(self._config, member.endpoint)
+        member.channel = channel
+        member.bound = self._counted(functools.partial(self.engine.acquire_on, member))
+        self._watches[member] = watch(channel)
+
+    def connect(self, member: Member) -> None:
+        self._watches[member](True)
+
+    def explain(self, member: Member) -> None:
+        def answer(error: str | None) -> None:
+            self.engine.post(Explained(member, error))
+            self._monitor.ring()
+
+        ask(member.channel, EXPLAIN_TIMEOUT, answer)
+
+    def ping(self, member: Member) -> None:
+        started = time.monotonic()
+
+        def answer(error: str | None) -> None:
+            self.engine.post(Pinged(member, time.monotonic() - started, error))
+            self._monitor.ring()
+
+        ask(member.channel, self._config.ping_timeout, answer)
+
+    def close_channel(self, member: Member) -> None:
+        self._watches.pop(member, None)
+        self._seen.pop(member, None)
+        member.channel.close()
+        self.published()
+
+    def published(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def report(self, state: Connectivity) -> None:
+        self.subscribers.tell(state)
+
+    def idle(self, member: Member) -> None:
+        self._monitor.ring()
+
+    def on_first_use(self) -> None:
+        self.open()
+
+    def not_connected(self) -> NoReturn:
+        raise NotConnected(f"no member is connected: {self.engine.describe()}; wait_ready() waits for one")
+
+    def no_channel(self) -> NoReturn:
+        raise RpcNotConnected(f"no member has a channel: {self.engine.describe()}")
+
+    def refuse(self) -> NoReturn:
+        raise PoolClosed(f"pool {self._config.label!r} is closed; make a new one")
+
+    def complain(self, text: str, error: BaseException) -> None:
+        logger.error("pool %r: %s", self._config.label, text, exc_info=error)
+
+    # --- watching
+
+    def _look(self) -> tuple[bool, float | None]:
+        """See what has become of every connection, and keep the machine's appointments. In the monitor's thread."""
+        engine = self.engine
+        machine = engine.machine
+        news = False
+        for member, check in list(self._watches.items()):
+            if member.retired:
+                continue
+            number = check(False)
+            changed = number != self._seen.get(member)
+            # A channel that fell idle twice between two looks seems not to have changed; it still wants a nudge.
+            if changed or number == IDLE:
+                self._seen[member] = number
+                engine.post(Observed(member, connectivity_of(number)))
+                news = news or changed
+        now = time.monotonic()
+        if machine.wake_at is not None and now >= machine.wake_at:
+            engine.post(Tick())
+        self._performing.now = True
+        engine.pump()
+        self._performing.now = False
+        appointment = machine.wake_at
+        return news, None if appointment is None else appointment - now
+
+    def _suspect(self, member: Member) -> None:
+        """An RPC came back UNAVAILABLE: look at its connection at once, in the thread that saw it."""
+        check = self._watches.get(member)
+        if check is None or member.retired:
+            return
+        number = check(False)
+        if number != self._seen.get(member):
+            self._seen[member] = number
+            self.tell(Observed(member, connectivity_of(number)))
+            return
+        # An RPC may hear of the end of its connection a moment before the channel says so. But a server may also
+        # answer UNAVAILABLE to every call, and that must not keep the monitor running.
+        now = time.monotonic()
+        if now - self._rung > SLOW:
+            self._rung = now
+            self._monitor.ring()
+
+    def _monitor_failed(self, error: BaseException) -> None:
+        self.engine.maintenance_failed(error)

@@ -1,0 +1,79 @@
+"""Callbacks on the connectivity of the whole pool, as `grpc.Channel.subscribe` promises them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+
+from ..core.connectivity import Connectivity
+from ..telemetry.logging import logger
+
+__all__ = ["Subscribers"]
+
+Callback = Callable[[grpc.ChannelConnectivity], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Subscription:
+    callback: Callback
+    told: Connectivity | None = None
+
+
+class Subscribers:
+    """Tells each callback the state at once, and then every change, in order.
+
+    As in grpc, a callback runs in a thread of its own making (a daemon that lives while there is something to tell), so
+    that a slow one delays nobody but the other callbacks. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._subscriptions: list[_Subscription] = []
+        self._state = Connectivity.IDLE
+        self._delivering = False
+
+    def add(self, callback: Callback) -> None:
+        """Tell `callback` the state, and every change from now on."""
+        with self._lock:
+            self._subscriptions.append(_Subscription(callback))
+            self._start()
+
+    def remove(self, callback: Callback) -> None:
+        """Tell `callback` no more; harmless if it was not told."""
+        with self._lock:
+            for subscription in self._subscriptions:
+                if subscription.callback == callback:
+                    self._subscriptions.remove(subscription)
+                    return
+
+    def tell(self, state: Connectivity) -> None:
+        """Take note of a new state. After SHUTDOWN nobody is told anything any more, as in grpc."""
+        with self._lock:
+            self._state = state
+            if state is Connectivity.SHUTDOWN:
+                self._subscriptions.clear()
+            self._start()
+
+    def _start(self) -> None:
+        if self._subscriptions and not self._delivering:
+            self._delivering = True
+            threading.Thread(target=self._deliver, name="grpcpool-subscribers", daemon=True).start()
+
+    def _deliver(self) -> None:
+        while True:
+            with self._lock:
+                state = self._state
+                due = [subscription for subscription in self._subscriptions if subscription.told is not state]
+                if not due:
+                    self._delivering = False
+                    return
+                for subscription in due:
+                    subscription.told = state
+            for subscription in due:
+                try:
+                    subscription.callback(grpc.ChannelConnectivity[state.name])
+                except Exception:
+                    logger.exception("a connectivity callback raised: %r", subscription.callback)

@@ -1,0 +1,1 @@
+"""Where events go: the standard log here, other systems as extras."""

@@ -1,0 +1,52 @@
+"""State transitions on the logger ``grpcpool``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from .. import events
+
+__all__ = ["logger", "writer"]
+
+logger = logging.getLogger("grpcpool")
+
+
+def writer(*, log_connection_errors: bool) -> Callable[[events.Event], None]:
+    """Return a function that logs the events that are state transitions, and no others.
+
+    Arguments:
+        log_connection_errors: log failed attempts to connect too.
+    """
+
+    def write(event: events.Event) -> None:
+        match event:
+            case events.Connected():
+                _log(logging.INFO, event, "connected after %.3f s", event.duration)
+            case events.ConnectionDown():
+                _log(logging.WARNING, event, "down: %s", event.reason)
+            case events.ConnectFailed():
+                if log_connection_errors:
+                    _log(logging.WARNING, event, "cannot connect: %s", event.error)
+            case events.Rebuilt():
+                text = "replaced by member %d after %d failed attempts"
+                _log(logging.WARNING, event, text, event.replacement, event.attempts)
+            case events.Opened():
+                logger.info("pool %r opened: %d members to %s", event.pool, event.size, ", ".join(event.endpoints))
+            case events.Closed():
+                logger.info("pool %r closed after %.3f s", event.pool, event.open_for)
+            case events.ScaledUp() | events.ScaledDown():
+                text = "pool %r resized to %d members in %.3f s (%d of %d)"
+                logger.info(text, event.pool, event.new_size, event.duration, event.succeeded, event.requested)
+            case events.StrategyFailed():
+                logger.error("pool %r: strategy %s: %s", event.pool, event.strategy, event.error)
+            case events.MaintenanceFailed():
+                logger.error("pool %r: background work failed and goes on: %s", event.pool, event.error)
+            case _:
+                pass
+
+    return write
+
+
+def _log(level: int, event: events.MemberEvent, text: str, *values: object) -> None:
+    logger.log(level, "pool %r: member %d to %s " + text, event.pool, event.member, event.endpoint, *values)
