@@ -64,7 +64,7 @@ class Room(Protocol):
     def report(self, state: Connectivity) -> None:
         """The connectivity of the whole pool is now `state`."""
 
-    def idle(self, member: Member) -> None:
+    def wake(self) -> None:
         """See to it that `pump` is called soon, from outside whatever is running. Called from anywhere, even from a
         garbage collection that interrupts this very engine."""
 
@@ -150,7 +150,7 @@ class Engine:
     def acquire(self) -> Lease:
         """Pick a member for an RPC and take a lease on it. Never blocks, but for the very first use of a pool."""
         while True:
-            lease = Lease(self.generation.pick(), self._clock(), self._room.idle)
+            lease = Lease(self.generation.pick(), self._clock(), self._idle)
             if not lease.member.retired:
                 return lease
             # It left between the pick and the lease, so a newer generation has been published already.
@@ -158,11 +158,16 @@ class Engine:
 
     def acquire_on(self, member: Member) -> Lease:
         """Take a lease on this member, or on whichever the pool picks once it is retired."""
-        lease = Lease(member, self._clock(), self._room.idle)
+        lease = Lease(member, self._clock(), self._idle)
         if not member.retired:
             return lease
         lease.release()
         return self.acquire()
+
+    def _idle(self, member: Member) -> None:
+        """A retired member's last RPC has ended. Only leave a note: this may be any thread, in the middle of anything."""
+        self._driver.post(Drained(member))
+        self._room.wake()
 
     def _open_and_pick(self) -> Member:
         return self._open().pick()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from .. import registry
+from ..arguments import checked_grace, checked_min_ready, count, positive
 from ..config import PoolConfig, PoolOptions, is_plaintext
 from ..core.messages import Abort, Close, Resize
-from ..errors import ConfigError, ConfigTypeError, PoolTimeout
+from ..errors import ConfigTypeError, PoolTimeout
 from .connect import building, plain_channel
 from .room import CLOSE_TIMEOUT, SyncRoom
 
@@ -65,8 +66,7 @@ class ChannelPool(grpc.Channel):
 
         Blocks for `grace` at the most. Idempotent, from any thread.
         """
-        if grace is not None and not grace >= 0:
-            raise ConfigError("grace", repr(grace), "seconds, 0 or more, or None")
+        checked_grace(grace)
         room, machine = self._room, self._engine.machine
         room.tell(Close())
         if grace:
@@ -98,11 +98,10 @@ class ChannelPool(grpc.Channel):
             PoolTimeout: it took longer; the message has the pool's state and the last connection error.
             PoolClosed: the pool is closed, or was while this waited.
         """
-        if not 1 <= min_ready <= self._engine.machine.size:
-            raise ConfigError("min_ready", repr(min_ready), f"1 to {self._engine.machine.size}, the pool's size")
-        self.open()
         engine = self._engine
         machine = engine.machine
+        checked_min_ready(min_ready, machine.size)
+        self.open()
         if not self._room.wait_for(lambda: len(engine.generation.members) >= min_ready or machine.closed, timeout):
             raise PoolTimeout(f"fewer than {min_ready} members connected within {timeout:g} s: {engine.describe()}")
         if machine.closed:
@@ -191,7 +190,7 @@ class ChannelPool(grpc.Channel):
                 (those are let go; the error has the counts).
             PoolClosed: the pool is closed.
         """
-        return self._resize(by=_positive(n))
+        return self._resize(by=positive(n))
 
     def scale_down(self, n: int) -> int:
         """Take `n` members out of the picks, and return the new size.
@@ -203,11 +202,11 @@ class ChannelPool(grpc.Channel):
             ScalingError: no member would be left, or another resize is under way; nothing was changed.
             PoolClosed: the pool is closed.
         """
-        return self._resize(by=-_positive(n))
+        return self._resize(by=-positive(n))
 
     def resize(self, n: int) -> int:
         """Bring the pool to `n` members by `scale_up` or `scale_down`, and return the new size; see there."""
-        return self._resize(to=_count(n))
+        return self._resize(to=count(n))
 
     def _resize(self, by: int = 0, to: int | None = None) -> int:
         self.open()
@@ -293,15 +292,3 @@ def _channel(
         return cast("ChannelPool", plain_channel(target, credentials, options, compression))
     fields = {"target": target, "credentials": credentials, "options": options, "compression": compression}
     return ChannelPool(PoolConfig.of({**fields, **pool_options}))
-
-
-def _count(n: Any) -> int:
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise ConfigTypeError("n", repr(n), "an integer of 1 or more")
-    return n
-
-
-def _positive(n: Any) -> int:
-    if _count(n) < 1:
-        raise ConfigError("n", repr(n), "an integer of 1 or more")
-    return cast(int, n)

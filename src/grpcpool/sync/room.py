@@ -166,7 +166,7 @@ class SyncRoom:
     def report(self, state: Connectivity) -> None:
         self.subscribers.tell(state)
 
-    def idle(self, member: Member) -> None:
+    def wake(self) -> None:
         self._monitor.ring()
 
     def on_first_use(self) -> None:

@@ -1,0 +1,316 @@
+"""Channels whose RPCs are counted, and their multicallables."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from ..core.lease import Lease
+from ..core.member import Member
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["CountedChannel"]
+
+# Multicallables kept for reuse, per channel. Generated stubs need one per method, once. But some programs make stubs as
+# they go; with new lambdas as serializers each of those is another one, and they must not pile up.
+REMEMBERED = 1024
+
+_Key = tuple[str, str, Any, Any, bool]
+_MultiCallable = TypeVar("_MultiCallable")
+
+
+class CountedChannel(grpc.aio.Channel):
+    """A channel on which every RPC takes a lease on a member and gives it back when it ends.
+
+    Connectivity is that of the channel given; `close` does nothing, for the channels belong to the pool.
+
+    Arguments:
+        acquire: returns a lease on the member that shall serve the next RPC.
+        suspect: told of a member on which an RPC ended UNAVAILABLE.
+        connectivity: the channel that is asked for connectivity.
+    """
+
+    def __init__(
+        self,
+        acquire: Callable[[], Lease],
+        suspect: Callable[[Member], object],
+        connectivity: Any,
+    ) -> None:
+        self._acquire = acquire
+        self._suspect = suspect
+        self._connectivity = connectivity
+        self._callables: dict[_Key, Any] = {}
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryUnary:
+        """Return the multicallable of a unary method."""
+        key = ("unary_unary", method, request_serializer, response_deserializer, bool(_registered_method))
+        return self._callable(UnaryUnary, key)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryStream:
+        """Return the multicallable of a server-streaming method."""
+        key = ("unary_stream", method, request_serializer, response_deserializer, bool(_registered_method))
+        return self._callable(UnaryStream, key)
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> StreamUnary:
+        """Return the multicallable of a client-streaming method."""
+        key = ("stream_unary", method, request_serializer, response_deserializer, bool(_registered_method))
+        return self._callable(StreamUnary, key)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> StreamStream:
+        """Return the multicallable of a bidirectional method."""
+        key = ("stream_stream", method, request_serializer, response_deserializer, bool(_registered_method))
+        return self._callable(StreamStream, key)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Return the connectivity, as `grpc.aio.Channel.get_state` does."""
+        state: grpc.ChannelConnectivity = self._connectivity.get_state(try_to_connect)
+        return state
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Wait until the connectivity differs from `last_observed_state`."""
+        await self._connectivity.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Wait until the channel is READY."""
+        await self._connectivity.channel_ready()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Do nothing: the pool closes its channels."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    def _callable(self, kind: Callable[[_Method], _MultiCallable], key: _Key) -> _MultiCallable:
+        try:
+            found: _MultiCallable = self._callables[key]
+            return found
+        except KeyError:
+            pass
+        except TypeError:
+            # A serializer that cannot be hashed: nothing to remember it by.
+            return kind(_Method(self, key))
+        made: _MultiCallable = self._callables.setdefault(key, kind(_Method(self, key)))
+        if len(self._callables) > REMEMBERED:
+            del self._callables[next(iter(self._callables))]
+        return made
+
+
+class _Method:
+    """One RPC method on a counted channel: where its calls start and how they end.
+
+    Keeps the multicallable of every member that has served the method, so that each is built once.
+    """
+
+    __slots__ = ("_acquire", "_inner", "_keep", "_key", "_suspect")
+
+    def __init__(self, channel: CountedChannel, key: _Key) -> None:
+        self._acquire = channel._acquire
+        self._suspect = channel._suspect
+        # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
+        self._keep = channel
+        self._key = key
+        self._inner: dict[Member, Any] = {}
+
+    def _build(self, member: Member) -> Any:
+        kind, method, serializer, deserializer, registered = self._key
+        # Passed only where it matters, because a channel that somebody put in place of grpc's may not know it.
+        extra = {"_registered_method": True} if registered else {}
+        inner = getattr(member.channel, kind)(method, serializer, deserializer, **extra)
+        for gone in [other for other in self._inner if other.retired]:
+            del self._inner[gone]
+        self._inner[member] = inner
+        return inner
+
+    def launch(self, timed: bool, request: Any, **arguments: Any) -> Any:
+        """Start an RPC and return its call; the lease ends when the call does.
+
+        The call object must not be kept alive by what watches it: a stream that its user drops is cancelled by its own
+        destructor. And that is the last that is heard of it (its done callbacks never run then), so its death is
+        watched as well.
+        """
+        lease = self._acquire()
+        try:
+            multicallable = self._inner.get(lease.member) or self._build(lease.member)
+            call = multicallable(request, **arguments)
+            lease.watch = weakref.ref(call, lambda _: lease.release())
+        except BaseException:
+            lease.release()
+            raise
+
+        def ended(finished: Any) -> None:
+            code = _code_of(finished)
+            # Most RPCs end well, so that is asked first.
+            if code is grpc.StatusCode.OK:
+                lease.end(failed=False, latency=time.monotonic() - lease.started if timed else None)
+                return
+            lease.end(failed=code is not None and code is not grpc.StatusCode.CANCELLED)
+            if code is grpc.StatusCode.UNAVAILABLE:
+                self._suspect(lease.member)
+
+        call.add_done_callback(ended)
+        return call
+
+
+def _code_of(call: Any) -> grpc.StatusCode | None:
+    """Return the status of a call that has ended.
+
+    `code` is a coroutine function, but of such a call it knows the answer already and never has to wait: so a single
+    step brings it to its end. None if it does not (an interceptor may return a call of its own making).
+    """
+    steps = call.code()
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        code: grpc.StatusCode = end.value
+        return code
+    except Exception:
+        return None
+    steps.close()
+    return None
+
+
+class UnaryUnary(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
+    """A unary method of the pool. Same contract as grpc's."""
+
+    def __init__(self, method: _Method) -> None:
+        self._method = method
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Invoke the method and return its call at once."""
+        return self._method.launch(
+            True,
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
+
+
+class UnaryStream(grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+    """A server-streaming method of the pool. Same contract as grpc's."""
+
+    def __init__(self, method: _Method) -> None:
+        self._method = method
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Invoke the method and return its call at once."""
+        return self._method.launch(
+            False,
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
+
+
+class StreamUnary(grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+    """A client-streaming method of the pool. Same contract as grpc's."""
+
+    def __init__(self, method: _Method) -> None:
+        self._method = method
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Invoke the method and return its call at once."""
+        return self._method.launch(
+            False,
+            request_iterator,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
+
+
+class StreamStream(grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
+    """A bidirectional method of the pool. Same contract as grpc's."""
+
+    def __init__(self, method: _Method) -> None:
+        self._method = method
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Invoke the method and return its call at once."""
+        return self._method.launch(
+            False,
+            request_iterator,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )

@@ -1,0 +1,90 @@
+"""Makes a member's grpc.aio channel from the recipe, and asks how it fares."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from ..config import PoolConfig, is_plaintext
+from ..core.connectivity import Connectivity
+
+__all__ = ["ALIVE_METHOD", "ask", "build_channel", "building", "connectivity_of", "plain_channel"]
+
+# The health service's method: many servers have it, and those that do not answer UNIMPLEMENTED, which proves as well
+# that somebody is there. Sent and read as raw bytes; an empty request asks for the health of the whole server.
+ALIVE_METHOD = "/grpc.health.v1.Health/Check"
+
+# Looked up when this module was imported: what is to be used where `grpc.aio.insecure_channel` itself is (a wrapper
+# around) one of our factories.
+_plain_insecure = grpc.aio.insecure_channel
+_plain_secure = grpc.aio.secure_channel
+
+_state = threading.local()
+
+
+def building() -> bool:
+    """Say whether this thread is making a member's channel at this moment."""
+    return getattr(_state, "building", False)
+
+
+def plain_channel(
+    target: str,
+    credentials: Any,
+    options: Any,
+    compression: grpc.Compression | None,
+    interceptors: Sequence[Any] | None,
+) -> grpc.aio.Channel:
+    """Return a channel by grpc's own factory, whatever has been put in its place since."""
+    if credentials is None:
+        return _plain_insecure(target, options, compression, interceptors)
+    return _plain_secure(target, credentials, options, compression, interceptors)
+
+
+def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) -> grpc.aio.Channel:
+    """Return a new channel for one member, bound to the running loop.
+
+    grpc's factories are looked up now, not when this module was imported: instrumentation replaces them, and a member
+    is to be instrumented like any other channel. Some replace them by a pool, though (one line patches a whole
+    program); within this call our own factories therefore make plain channels.
+    """
+    credentials = config.credentials() if callable(config.credentials) else config.credentials
+    # By keyword, all of them: what instrumentation puts in the factory's place often looks for `interceptors` there.
+    arguments: dict[str, Any] = {
+        "options": config.channel_options(),
+        "compression": config.compression,
+        "interceptors": list(interceptors),
+    }
+    _state.building = True
+    try:
+        if is_plaintext(credentials):
+            return grpc.aio.insecure_channel(target, **arguments)
+        return grpc.aio.secure_channel(target, credentials, **arguments)
+    finally:
+        _state.building = False
+
+
+def connectivity_of(state: grpc.ChannelConnectivity) -> Connectivity:
+    """Return grpc's connectivity state as ours."""
+    return Connectivity[state.name]
+
+
+async def ask(channel: grpc.aio.Channel, timeout: float) -> str | None:
+    """Make a real round trip, and return None if there was one, or the reason if there was not.
+
+    Any status that a server can have sent proves that it is there; UNAVAILABLE and DEADLINE_EXCEEDED do not.
+    """
+    try:
+        await channel.unary_unary(ALIVE_METHOD)(b"", timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"no answer within {timeout:g} s"
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            return error.details() or error.code().name
+    except Exception as error:
+        # An interceptor of the user's raised. That says nothing about the server, but the channel's state does.
+        if channel.get_state() is not grpc.ChannelConnectivity.READY:
+            return f"not connected, and an interceptor raised {type(error).__name__}"
+    return None

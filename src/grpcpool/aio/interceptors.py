@@ -1,0 +1,79 @@
+"""Interceptors by the kind of RPC, as grpc.aio keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+from ..errors import ConfigTypeError
+
+__all__ = ["KINDS", "for_members", "sort"]
+
+
+class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
+    def __init__(self, interceptor: Any) -> None:
+        self.intercept_unary_unary = interceptor.intercept_unary_unary
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """Replaced in each instance by the method of the interceptor that it stands for."""
+
+
+class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
+    def __init__(self, interceptor: Any) -> None:
+        self.intercept_unary_stream = interceptor.intercept_unary_stream
+
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """Replaced in each instance by the method of the interceptor that it stands for."""
+
+
+class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
+    def __init__(self, interceptor: Any) -> None:
+        self.intercept_stream_unary = interceptor.intercept_stream_unary
+
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        """Replaced in each instance by the method of the interceptor that it stands for."""
+
+
+class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
+    def __init__(self, interceptor: Any) -> None:
+        self.intercept_stream_stream = interceptor.intercept_stream_stream
+
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        """Replaced in each instance by the method of the interceptor that it stands for."""
+
+
+# In the order in which grpc.aio looks for them.
+KINDS: dict[str, tuple[type[Any], type[Any]]] = {
+    "unary_unary": (grpc.aio.UnaryUnaryClientInterceptor, _UnaryUnary),
+    "unary_stream": (grpc.aio.UnaryStreamClientInterceptor, _UnaryStream),
+    "stream_unary": (grpc.aio.StreamUnaryClientInterceptor, _StreamUnary),
+    "stream_stream": (grpc.aio.StreamStreamClientInterceptor, _StreamStream),
+}
+
+
+def sort(interceptors: Iterable[Any]) -> dict[str, list[Any]]:
+    """Return the interceptors of each kind of RPC, in order; one that implements several kinds is in several lists."""
+    lists: dict[str, list[Any]] = {kind: [] for kind in KINDS}
+    for interceptor in interceptors:
+        kinds = [kind for kind, (base, _) in KINDS.items() if isinstance(interceptor, base)]
+        if not kinds:
+            raise ConfigTypeError("interceptors", repr(interceptor), "grpc.aio client interceptors")
+        for kind in kinds:
+            lists[kind].append(interceptor)
+    return lists
+
+
+def for_members(lists: dict[str, list[Any]]) -> list[Any]:
+    """Return what to pass to grpc.aio so that each interceptor serves every kind whose list it is in.
+
+    grpc.aio registers an interceptor for the first kind that it implements, and for no other; so one that implements
+    several is passed once for each, behind a wrapper that implements just that one.
+    """
+    passed: list[Any] = []
+    for kind, (_, wrapper) in KINDS.items():
+        for interceptor in lists[kind]:
+            implemented = sum(isinstance(interceptor, base) for base, _ in KINDS.values())
+            passed.append(interceptor if implemented == 1 else wrapper(interceptor))
+    return passed

@@ -1,0 +1,255 @@
+"""The aio room: does for the engine what needs grpc.aio and the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, cast
+
+import grpc
+
+from ..assembly import assemble
+from ..config import PoolConfig
+from ..core.connectivity import Connectivity
+from ..core.lease import Lease
+from ..core.member import Member
+from ..core.messages import Explained, Input, Observed, Open, Pinged, Tick
+from ..errors import NotConnected
+from ..telemetry.logging import logger
+from .channel import CountedChannel
+from .connect import ask, build_channel, connectivity_of
+from .errors import AioNotConnected, AioPoolClosed, WrongLoop
+from .interceptors import for_members, sort
+from .monitor import Timer, watch
+
+__all__ = ["EXPLAIN_TIMEOUT", "AioRoom"]
+
+# How long an RPC may take that only asks why a channel does not connect. The channel has failed already, so it is
+# refused at once; only if the channel tries again at that moment does the question wait, and an answer that comes
+# later than this is of no use to anybody.
+EXPLAIN_TIMEOUT = 1.0
+
+
+class AioRoom:
+    """Everything live about one aio pool. What the engine calls is described in `core.engine.Room`.
+
+    Attributes:
+        front: the channel through which the pool's RPCs go.
+        interceptors: those of each kind of RPC; members made later get what is in the lists then.
+    """
+
+    def __init__(self, config: PoolConfig) -> None:
+        self._config = config
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._watches: dict[Member, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing: set[asyncio.Task[Any]] = set()
+        self._timer = Timer(self, AioRoom._tick)
+        self.interceptors = sort(cast("tuple[Any, ...]", config.interceptors))
+        self.engine = assemble(config, self)
+        self.front = CountedChannel(self._acquire, self._suspect, self)
+
+    def _acquire(self) -> Lease:
+        self.bind()
+        return self.engine.acquire()
+
+    def _acquire_on(self, member: Member) -> Lease:
+        self.bind()
+        return self.engine.acquire_on(member)
+
+    # --- for the pool
+
+    def bind(self) -> asyncio.AbstractEventLoop:
+        """Return the pool's loop: the one that runs now, for good, if it had none yet.
+
+        Raises:
+            WrongLoop: another one runs, or none runs and the pool has none yet.
+        """
+        loop = self._loop
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            if loop is None:
+                raise WrongLoop(
+                    f"pool {self._config.label!r} has no event loop: use it for the first time from within a coroutine"
+                ) from None
+            # As with a channel of grpc's: a call may be made before its loop is run to await it.
+            return loop
+        if loop is running:
+            return loop
+        if loop is None:
+            self._loop = running
+            return running
+        raise WrongLoop(
+            f"pool {self._config.label!r} belongs to {loop!r}, on which it was first used, and cannot be used on "
+            f"{running!r}; make one pool for each loop"
+        )
+
+    def open(self) -> None:
+        """Open the engine, if it is not; its members have channels then."""
+        self.bind()
+        self.tell(Open())
+
+    async def ask(self, question: Callable[[asyncio.Future[int]], Input]) -> int:
+        """Hand the engine a message with a ticket, and return or raise what it answers."""
+        ticket: asyncio.Future[int] = self.bind().create_future()
+        self.tell(question(ticket))
+        return await ticket
+
+    def tell(self, message: Input) -> None:
+        """Hand the engine a message, and work with it."""
+        self.engine.post(message)
+        self._pump()
+
+    def _pump(self) -> None:
+        self.engine.pump()
+        if self._loop is not None and not self._loop.is_closed():
+            self._timer.set(self._loop, self.engine.machine.wake_at, time.monotonic())
+
+    async def wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `condition` holds; False if it took longer than `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not condition():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            waiter: asyncio.Future[None] = self.bind().create_future()
+            self._waiters.add(waiter)
+            try:
+                await asyncio.wait((waiter,), timeout=left)
+            finally:
+                self._waiters.discard(waiter)
+        return True
+
+    async def stop(self) -> None:
+        """Wait until every channel is closed."""
+        for task in self._tasks:
+            task.cancel()
+        pending = {*self._tasks, *self._closing}
+        if pending:
+            await asyncio.wait(pending)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Return the pool's connectivity; open it if it is asked to connect."""
+        if try_to_connect and not self.engine.machine.closed:
+            self.open()
+        return grpc.ChannelConnectivity[self.engine.machine.state.name]
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Wait until the pool's connectivity differs from `last_observed_state`."""
+        machine = self.engine.machine
+        last = connectivity_of(last_observed_state)
+        if machine.closed and machine.state is last:
+            # Nothing will ever change again. grpc.aio raises here too, rather than wait for ever.
+            self.refuse()
+        await self.wait_for(lambda: machine.state is not last, None)
+
+    async def channel_ready(self) -> None:
+        """Wait until the pool is READY."""
+        self.open()
+        machine = self.engine.machine
+        await self.wait_for(lambda: machine.state is Connectivity.READY or machine.closed, None)
+        if machine.closed:
+            self.refuse()
+
+    # --- for the engine
+
+    def build(self, member: Member) -> None:
+        channel = build_channel(self._config, member.endpoint, for_members(self.interceptors))
+        member.channel = channel
+        member.bound = CountedChannel(functools.partial(self._acquire_on, member), self._suspect, self)
+        self._watches[member] = watch(
+            self.bind(), self, member, channel, AioRoom._observed, AioRoom._watch_failed
+        )
+
+    def connect(self, member: Member) -> None:
+        member.channel.get_state(try_to_connect=True)
+
+    def explain(self, member: Member) -> None:
+        async def explain() -> None:
+            error: str | None = "the attempt to find out why was cancelled"
+            try:
+                error = await ask(member.channel, EXPLAIN_TIMEOUT)
+            finally:
+                self.tell(Explained(member, error))
+
+        self._spawn(explain())
+
+    def ping(self, member: Member) -> None:
+        async def ping() -> None:
+            started = time.monotonic()
+            error: str | None = None
+            try:
+                error = await ask(member.channel, self._config.ping_timeout)
+            finally:
+                self.tell(Pinged(member, time.monotonic() - started, error))
+
+        self._spawn(ping())
+
+    def close_channel(self, member: Member) -> None:
+        self._watches.pop(member).cancel()
+        self._keep(self._closing, self.bind().create_task(member.channel.close()))
+        self.published()
+
+    def published(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def report(self, state: Connectivity) -> None:
+        self.published()
+
+    def wake(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        # Perhaps from another thread, in which a garbage collection found the call; hence "threadsafe". On a loop that
+        # is closed there is nothing left to do.
+        try:
+            loop.call_soon_threadsafe(self._pump)
+        except RuntimeError:
+            pass
+
+    def on_first_use(self) -> None:
+        self.open()
+
+    def not_connected(self) -> NoReturn:
+        raise NotConnected(f"no member is connected: {self.engine.describe()}; wait_ready() waits for one")
+
+    def no_channel(self) -> NoReturn:
+        raise AioNotConnected(f"no member has a channel: {self.engine.describe()}")
+
+    def refuse(self) -> NoReturn:
+        raise AioPoolClosed(f"pool {self._config.label!r} is closed; make a new one")
+
+    def complain(self, text: str, error: BaseException) -> None:
+        logger.error("pool %r: %s", self._config.label, text, exc_info=error)
+
+    # --- watching
+
+    def _observed(self, member: Member, state: grpc.ChannelConnectivity) -> None:
+        self.tell(Observed(member, connectivity_of(state)))
+
+    def _watch_failed(self, error: BaseException) -> None:
+        self.engine.maintenance_failed(error)
+
+    def _suspect(self, member: Member) -> None:
+        """An RPC came back UNAVAILABLE: look at its connection at once."""
+        if not member.retired:
+            self._observed(member, member.channel.get_state())
+
+    def _tick(self) -> None:
+        self.tell(Tick())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.bind().create_task(work)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # see `monitor.watch`
+        self._keep(self._tasks, task)
+
+    def _keep(self, tasks: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
+        # A loop holds its tasks weakly; one that nobody else holds can vanish while it waits.
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
