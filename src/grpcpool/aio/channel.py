@@ -11,6 +11,7 @@ import grpc
 
 from ..core.lease import Lease
 from ..core.member import Member
+from .calls import when_done
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -169,13 +170,13 @@ class _Method:
         try:
             multicallable = self._inner.get(lease.member) or self._build(lease.member)
             call = multicallable(request, **arguments)
-            lease.watch = weakref.ref(call, lambda _: lease.release())
+            lease.watch = reference = weakref.ref(call, lambda _: lease.release())
         except BaseException:
             lease.release()
             raise
 
-        def ended(finished: Any) -> None:
-            code = _code_of(finished)
+        def ended() -> None:
+            code = _code_of(reference())
             # Most RPCs end well, so that is asked first.
             if code is grpc.StatusCode.OK:
                 lease.end(failed=False, latency=time.monotonic() - lease.started if timed else None)
@@ -184,16 +185,18 @@ class _Method:
             if code is grpc.StatusCode.UNAVAILABLE:
                 self._suspect(lease.member)
 
-        call.add_done_callback(ended)
+        when_done(call, ended)
         return call
 
 
 def _code_of(call: Any) -> grpc.StatusCode | None:
-    """Return the status of a call that has ended.
+    """Return the status of a call that has ended; None if there is none to be had.
 
     `code` is a coroutine function, but of such a call it knows the answer already and never has to wait: so a single
-    step brings it to its end. None if it does not (an interceptor may return a call of its own making).
+    step brings it to its end. It does not if an interceptor returned a call of its own making.
     """
+    if call is None:
+        return None
     steps = call.code()
     try:
         steps.send(None)

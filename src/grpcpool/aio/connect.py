@@ -10,6 +10,7 @@ import grpc
 
 from ..config import PoolConfig, is_plaintext
 from ..core.connectivity import Connectivity
+from .calls import let_go_of_calls
 
 __all__ = ["ALIVE_METHOD", "ask", "build_channel", "building", "connectivity_of", "plain_channel"]
 
@@ -60,10 +61,13 @@ def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) 
     _state.building = True
     try:
         if is_plaintext(credentials):
-            return grpc.aio.insecure_channel(target, **arguments)
-        return grpc.aio.secure_channel(target, credentials, **arguments)
+            channel = grpc.aio.insecure_channel(target, **arguments)
+        else:
+            channel = grpc.aio.secure_channel(target, credentials, **arguments)
     finally:
         _state.building = False
+    let_go_of_calls(channel)
+    return channel
 
 
 def connectivity_of(state: grpc.ChannelConnectivity) -> Connectivity:

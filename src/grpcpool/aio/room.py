@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, cast
 
@@ -50,6 +51,7 @@ class AioRoom:
         self._timer = Timer(self, AioRoom._tick)
         self.interceptors = sort(cast("tuple[Any, ...]", config.interceptors))
         self.engine = assemble(config, self)
+        weakref.finalize(self, _abandon, self._watches).atexit = False
         self.front = CountedChannel(self._acquire, self._suspect, self)
 
     def _acquire(self) -> Lease:
@@ -253,3 +255,16 @@ class AioRoom:
         # A loop holds its tasks weakly; one that nobody else holds can vanish while it waits.
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+
+def _abandon(watches: dict[Member, asyncio.Task[None]]) -> None:
+    """Let go of the channels of a pool that was collected unclosed: grpc keeps a waiting task alive, the task its channel.
+
+    Channels with running RPCs stay: their leases hold on to them.
+    """
+    for task in watches.values():
+        # Perhaps from another thread; and on a loop that is closed there is nothing left to do.
+        try:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        except RuntimeError:
+            return

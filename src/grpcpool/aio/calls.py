@@ -1,0 +1,59 @@
+"""Watching a grpc.aio call without keeping it alive.
+
+A stream that its user drops half read should be cancelled by its destructor, and give its place back. It never gets
+that far if anybody holds it: a done callback added by `add_done_callback` does (it is bound to the call object, and
+grpc's running operation holds the callback), and so does the callback that the channel adds to every call by itself.
+Both are avoided here by way of private attributes of grpc.aio; where they are missing, the public way serves, and
+abandoned streams give their place back only when the server ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+__all__ = ["let_go_of_calls", "when_done"]
+
+
+def let_go_of_calls(channel: grpc.aio.Channel) -> None:
+    """Stop the channel from keeping every call alive until it ends.
+
+    The channel notes its calls in a weak set, to cancel them when it is closed, and adds a callback to each that takes
+    it off the set again. Only the latter is left out: calls that are over leave the set when they are collected.
+    """
+    calls = getattr(channel, "_active_calls", None)
+    if isinstance(calls, weakref.WeakSet) and hasattr(channel, "_register_call"):
+        channel._register_call = calls.add
+
+
+def when_done(call: Any, callback: Callable[[], object]) -> None:
+    """Call `callback` when the call ends, at once if it has; do not keep the call alive for that.
+
+    Arguments:
+        callback: must not raise, and must not hold the call.
+    """
+    inner = getattr(call, "_cython_call", None)
+    if inner is not None:
+        inner.add_done_callback(callback)
+        return
+    task = getattr(call, "_interceptors_task", None)
+    if task is None:
+        call.add_done_callback(lambda _: callback())
+        return
+
+    def intercepted(task: asyncio.Task[Any]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            callback()
+            return
+        result = task.result()
+        # An interceptor may have answered by itself; such a result is done, and takes no callbacks.
+        if result.done():
+            callback()
+        else:
+            when_done(result, callback)
+
+    task.add_done_callback(intercepted)
