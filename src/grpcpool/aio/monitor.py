@@ -25,16 +25,17 @@ def watch(
     loop: asyncio.AbstractEventLoop,
     owner: object,
     member: Member,
-    channel: grpc.aio.Channel,
     observed: Callable[[Any, Member, grpc.ChannelConnectivity], object],
     on_error: Callable[[Any, BaseException], object],
 ) -> asyncio.Task[None]:
     """Return a task that calls `observed` with the channel's state now and after each change, until it is cancelled.
 
     Arguments:
-        owner: handed to the callbacks; held weakly, so that a pool that nobody closes can be collected.
+        owner: handed to the callbacks.
+        member: whose channel is watched, handed to the callbacks. Both are held weakly, so that a pool that nobody
+            closes can be collected.
     """
-    task = loop.create_task(_watch(weakref.ref(owner), member, channel, observed, on_error))
+    task = loop.create_task(_watch(weakref.ref(owner), weakref.ref(member), member.channel, observed, on_error))
     # A program may stop its loop for good without closing the pool or cancelling its tasks. asyncio would complain
     # about this one when it is collected, and there is nothing to complain about.
     task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -43,7 +44,7 @@ def watch(
 
 async def _watch(
     owner: weakref.ref[Any],
-    member: Member,
+    watched: weakref.ref[Member],
     channel: grpc.aio.Channel,
     observed: Callable[[Any, Member, grpc.ChannelConnectivity], object],
     on_error: Callable[[Any, BaseException], object],
@@ -51,12 +52,12 @@ async def _watch(
     while True:
         try:
             state = channel.get_state()
-            alive = owner()
-            if alive is None or member.retired:
+            alive, member = owner(), watched()
+            if alive is None or member is None or member.retired:
                 return
             observed(alive, member, state)
             # Not to be kept alive while this task waits.
-            del alive
+            del alive, member
             await channel.wait_for_state_change(state)
         except grpc.aio.UsageError:
             # The channel was closed.

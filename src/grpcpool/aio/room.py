@@ -51,7 +51,9 @@ class AioRoom:
         self._timer = Timer(self, AioRoom._tick)
         self.interceptors = sort(cast("tuple[Any, ...]", config.interceptors))
         self.engine = assemble(config, self)
-        weakref.finalize(self, _abandon, self._watches).atexit = False
+        # The tasks alone, for the members lead back to this room, and what the finalizer holds is never collected.
+        self._watchers: set[asyncio.Task[Any]] = set()
+        weakref.finalize(self, _abandon, self._watchers).atexit = False
         self.front = CountedChannel(self._acquire, self._suspect, self)
 
     def _acquire(self) -> Lease:
@@ -163,9 +165,9 @@ class AioRoom:
         channel = build_channel(self._config, member.endpoint, for_members(self.interceptors))
         member.channel = channel
         member.bound = CountedChannel(functools.partial(self._acquire_on, member), self._suspect, self)
-        self._watches[member] = watch(
-            self.bind(), self, member, channel, AioRoom._observed, AioRoom._watch_failed
-        )
+        task = watch(self.bind(), self, member, AioRoom._observed, AioRoom._watch_failed)
+        self._watches[member] = task
+        self._keep(self._watchers, task)
 
     def connect(self, member: Member) -> None:
         member.channel.get_state(try_to_connect=True)
@@ -257,12 +259,12 @@ class AioRoom:
         task.add_done_callback(tasks.discard)
 
 
-def _abandon(watches: dict[Member, asyncio.Task[None]]) -> None:
+def _abandon(watchers: set[asyncio.Task[Any]]) -> None:
     """Let go of the channels of a pool that was collected unclosed: grpc keeps a waiting task alive, the task its channel.
 
     Channels with running RPCs stay: their leases hold on to them.
     """
-    for task in watches.values():
+    for task in list(watchers):
         # Perhaps from another thread; and on a loop that is closed there is nothing left to do.
         try:
             task.get_loop().call_soon_threadsafe(task.cancel)
