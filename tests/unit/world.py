@@ -1,0 +1,194 @@
+"""A world for the state machine: it carries out the effects, keeps the books, and checks what must always hold."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import Future
+
+from grpcpool import events
+from grpcpool.core.connectivity import Connectivity
+from grpcpool.core.driver import Driver
+from grpcpool.core.lease import Lease
+from grpcpool.core.machine import Machine, Phase, Policy
+from grpcpool.core.member import Member
+from grpcpool.core.messages import (
+    Answer,
+    Built,
+    CloseChannel,
+    Connect,
+    Drained,
+    Effect,
+    Emit,
+    Explain,
+    Explained,
+    Input,
+    Observed,
+    OpenChannels,
+    Ping,
+    Pinged,
+    Publish,
+    Report,
+    Retire,
+)
+from grpcpool.endpoint import Endpoint
+from grpcpool.testing import FakeClock
+
+
+class World:
+    """Stands in for a room: grpc's channels are entries in a table here, and time is a number."""
+
+    def __init__(self, *targets: str, seed: int = 0, **policy: object) -> None:
+        fields = {"name": "world", "size": 3, "telemetry_interval": None, **policy}
+        endpoints = tuple(Endpoint(target) for target in targets or ("a",))
+        self.clock = FakeClock(100.0)
+        self.machine = Machine(Policy(endpoints=endpoints, **fields), random.Random(seed))  # type: ignore[arg-type]
+        self.driver = Driver(self.machine, clock=self.clock, perform=self._perform, on_error=self._fail)
+        self.channels: dict[Member, Connectivity] = {}
+        self.unbuildable: set[str] = set()
+        self.ever: list[Member] = []
+        self.closed: list[Member] = []
+        self.connects: list[Member] = []
+        self.questions: list[Member] = []
+        self.pings: list[Member] = []
+        self.ready: tuple[Member, ...] = ()
+        self.fallback: tuple[Member, ...] = ()
+        self.shut = False
+        self.reports: list[Connectivity] = []
+        self.events: list[events.Event] = []
+        self.leases: list[Lease] = []
+
+    # --- what may happen
+
+    def tell(self, message: Input) -> None:
+        self.driver.post(message)
+        self.driver.pump()
+        self.check()
+
+    def observe(self, member: Member, state: Connectivity) -> None:
+        self.channels[member] = state
+        self.tell(Observed(member, state))
+
+    def connect_all(self) -> None:
+        for member in list(self.channels):
+            self.observe(member, Connectivity.READY)
+
+    def answer(self, member: Member, error: str | None) -> None:
+        self.questions.remove(member)
+        self.tell(Explained(member, error))
+
+    def pong(self, member: Member, error: str | None = None) -> None:
+        self.pings.remove(member)
+        self.tell(Pinged(member, 0.01, error))
+
+    def fail(self, member: Member, error: str = "refused") -> None:
+        """The member's attempt to connect fails, and the reason is found out."""
+        self.observe(member, Connectivity.TRANSIENT_FAILURE)
+        if member in self.questions:
+            self.answer(member, error)
+
+    def lease(self, member: Member) -> Lease:
+        lease = Lease(member, self.clock(), lambda idle: self.driver.post(Drained(idle)))
+        self.leases.append(lease)
+        return lease
+
+    def end(self, lease: Lease) -> None:
+        self.leases.remove(lease)
+        lease.end(failed=False)
+        self.driver.pump()
+        self.check()
+
+    def ask(self, message: type, **fields: object) -> Future[int]:
+        ticket: Future[int] = Future()
+        self.tell(message(ticket, **fields))
+        return ticket
+
+    # --- what was seen
+
+    def told(self, kind: type[events.Event]) -> list[events.Event]:
+        return [event for event in self.events if type(event) is kind]
+
+    def phases(self) -> list[str]:
+        return [slot.phase.value for slot in self.machine.slots.values()]
+
+    # --- what the effects do
+
+    def _perform(self, effect: Effect) -> None:
+        assert not self._silent(effect), f"after the end: {effect}"
+        match effect:
+            case OpenChannels(members):
+                assert not self.machine.closed, "a member was made after close"
+                good = tuple(member for member in members if member.endpoint not in self.unbuildable)
+                bad = tuple((member, "cannot be made") for member in members if member.endpoint in self.unbuildable)
+                for member in good:
+                    assert member not in self.channels
+                    self.channels[member] = Connectivity.IDLE
+                self.ever.extend(member for member in members if member not in self.ever)
+                self.driver.post(Built(good, bad))
+            case Connect(member):
+                assert member in self.channels
+                self.connects.append(member)
+            case Explain(member):
+                assert member in self.channels
+                self.questions.append(member)
+            case Ping(member):
+                assert member in self.channels
+                self.pings.append(member)
+            case Publish(ready, fallback, closed):
+                self.ready, self.fallback, self.shut = ready, fallback, closed
+            case Retire(member):
+                assert member not in self.ready, "retired while it could still be picked"
+                assert member not in self.fallback, "retired while it could still be picked"
+                if member.retire():
+                    self.driver.post(Drained(member))
+            case CloseChannel(member):
+                del self.channels[member]
+                self.closed.append(member)
+            case Report(state):
+                self.reports.append(state)
+            case Emit(event):
+                self.events.append(event)
+            case Answer(ticket, outcome):
+                if ticket is None:
+                    return
+                assert not ticket.done(), "a ticket was answered twice"
+                if isinstance(outcome, Exception):
+                    ticket.set_exception(outcome)
+                else:
+                    ticket.set_result(outcome)
+
+    def _silent(self, effect: Effect) -> bool:
+        return bool(self.told(events.Closed)) and not isinstance(effect, Answer)
+
+    def _fail(self, error: BaseException) -> None:
+        raise AssertionError("the machine or an effect failed") from error
+
+    # --- what must always hold
+
+    def check(self) -> None:
+        machine = self.machine
+        slots = machine.slots
+        ready = tuple(member for member, slot in slots.items() if slot.phase is Phase.READY)
+        assert self.ready == ready, "a generation holds just the ready members"
+        assert not any(member.retired for member in (*self.ready, *self.fallback))
+        assert not (self.ready and self.fallback)
+        assert all(member in self.channels for member in (*self.ready, *self.fallback))
+        # Every channel that was made belongs to a member that is still there; every other one was closed.
+        assert set(self.channels) == {member for member, slot in slots.items() if slot.built}
+        assert not set(self.closed) & set(slots)
+        settled = [s for s in slots.values() if s.phase is not Phase.DRAINING and not s.joining]
+        if machine.closed:
+            assert self.shut or machine.opened is None
+            assert not settled
+        elif machine.opened is not None:
+            assert machine.size >= 1
+            # While a resize upwards runs, those of its members that have connected already are beyond the size.
+            growing = machine._growth
+            surplus = growing.requested - len(growing.waiting) - len(growing.errors) if growing else 0
+            assert len(settled) == machine.size + surplus
+        for slot in slots.values():
+            if slot.phase is Phase.DOWN:
+                # Whoever is down is being asked about, or has an appointment: nobody is forgotten.
+                assert slot.busy or slot.due is not None, slot
+            assert (slot.phase is Phase.READY) <= (slot.ready_since is not None)
+        if machine.wake_at is not None:
+            assert slots or not machine.closed
