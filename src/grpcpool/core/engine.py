@@ -230,7 +230,7 @@ class Engine:
                 room.close_channel(member)
             case Report(state):
                 room.report(state)
-            case Answer(ticket, outcome):
+            case Answer(ticket, outcome):  # pragma: no branch
                 _answer(ticket, outcome)
 
     def _build(self, members: tuple[Member, ...]) -> Built:

@@ -191,8 +191,10 @@ class Machine:
                 self._on_close()
             case Abort():
                 self._on_abort(now)
-            case Republish():
-                self._published = None
+            case Republish():  # pragma: no branch
+                # A closed pool has published its last.
+                if not self.closed:
+                    self._published = None
         self._settle(now)
         return self._out
 
@@ -234,7 +236,7 @@ class Machine:
                 slot.due = None
                 if slot.phase is Phase.READY:
                     self._consider_ping(slot, now)
-                elif slot.phase is Phase.DOWN:
+                else:
                     self._retry(slot, now)
 
     def _on_close(self) -> None:
@@ -389,9 +391,9 @@ class Machine:
         )
 
     def _give_up(self, slot: Slot, error: str) -> None:
-        if self._growth is not None:
-            self._growth.waiting.discard(slot)
-            self._growth.errors.append(error)
+        assert self._growth is not None, "who joins, joins by growth"
+        self._growth.waiting.discard(slot)
+        self._growth.errors.append(error)
         self._retire(slot)
 
     # --- members
