@@ -1,0 +1,86 @@
+"""The checks of grpcpool: ``nox`` runs those that every change must pass, ``nox -s NAME`` runs one.
+
+A session without its own Python uses the one that runs nox. What continuous integration runs is in ``.ci/run``.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2024.4"
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "imports", "tests", "tests_oldest", "tests_bare"]
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+# The lower bound in pyproject.toml; the last Python that this grpcio has wheels for is 3.12.
+OLDEST_GRPCIO = "1.63.0"
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install("-e", ".[check]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=[PYTHONS[0], PYTHONS[-1]])
+def types(session: nox.Session) -> None:
+    """Types, by two checkers, on the oldest and the newest Python."""
+    session.install("-e", ".[config,cli,check]")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Who may import whom."""
+    session.install("-e", ".[config,cli,check]")
+    session.run("lint-imports")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests but the long ones."""
+    session.install("-e", ".[config,cli,test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python="3.10")
+def tests_oldest(session: nox.Session) -> None:
+    """The tests with the oldest grpcio that is supported."""
+    # Its generated code wants a protobuf of its time.
+    session.install("-e", ".[config,cli,test]", f"grpcio=={OLDEST_GRPCIO}", f"grpcio-tools=={OLDEST_GRPCIO}")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def tests_bare(session: nox.Session) -> None:
+    """The tests without the extras: those that need one are left out, everything else must work."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Branch coverage; what decides (core and strategies) must be covered entirely."""
+    session.install("-e", ".[config,cli,test]")
+    session.run("pytest", "--cov", "--cov-report=", *session.posargs)
+    session.run("coverage", "report")
+    session.run("coverage", "report", "--include=src/grpcpool/core/*,src/grpcpool/strategies/*", "--fail-under=100")
+
+
+@nox.session
+def stress(session: nox.Session) -> None:
+    """The tests that run long or load the machine."""
+    session.install("-e", ".[config,cli,test]")
+    session.run("pytest", "-m", "stress", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks, one after the other; see what each says of itself."""
+    session.install("-e", ".[config,cli,test,bench]")
+    for script in session.posargs or ["bench"]:
+        session.run("python", script)
