@@ -8,7 +8,7 @@ from typing import cast
 
 from .config import PoolConfig
 from .core.engine import Engine, Room
-from .core.machine import Policy
+from .core.slot import Policy
 from .errors import ConfigTypeError
 from .events import Listener
 from .strategies import resolve

@@ -23,7 +23,8 @@ from grpcpool.core.driver import Driver
 from grpcpool.core.engine import Engine
 from grpcpool.core.generation import GenerationBuilder
 from grpcpool.core.lease import Lease
-from grpcpool.core.machine import Machine, Policy
+from grpcpool.core.machine import Machine
+from grpcpool.core.slot import Policy
 from grpcpool.core.member import Member
 from grpcpool.core.messages import Close, Emit, Explained, Observed, Open, Pinged, Resize, Tick
 from grpcpool.endpoint import Endpoint, place

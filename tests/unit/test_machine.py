@@ -8,7 +8,8 @@ import pytest
 
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity, aggregate
-from grpcpool.core.machine import TRANSITIONS, Phase
+from grpcpool.core.members import TRANSITIONS
+from grpcpool.core.slot import Phase
 from grpcpool.core.member import Member
 from grpcpool.core.messages import (
     Abort,
@@ -123,7 +124,7 @@ def test_a_failed_attempt_is_explained_and_the_next_one_scheduled() -> None:
     assert (scheduled.attempt, scheduled.reason) == (1, "connection refused")
     assert 0.8 <= scheduled.delay <= 1.2
     assert world.machine.wake_at == world.clock() + scheduled.delay
-    assert world.machine.last_error == "connection refused"
+    assert world.machine.members.last_error == "connection refused"
 
 
 def test_a_member_that_is_down_can_still_be_tried_where_there_is_no_better_one() -> None:

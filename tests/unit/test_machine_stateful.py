@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
-from grpcpool.core.machine import Phase
+from grpcpool.core.slot import Phase
 from grpcpool.core.messages import Abort, Close, Open, Republish, Resize, Tick
 from grpcpool.errors import PoolClosed, ScalingError
 
@@ -157,7 +157,7 @@ class Pool(RuleBasedStateMachine):
         assert world.machine.slots == {}
         assert len(world.told(events.Closed)) == (world.machine.opened is not None)
         assert not any(slot.phase is Phase.READY for slot in world.machine.slots.values())
-        assert world.machine.past_calls == sum(member.picks for member in world.ever)
+        assert world.machine.members.past_calls == sum(member.picks for member in world.ever)
 
 
 TestPool = Pool.TestCase

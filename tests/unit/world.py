@@ -9,7 +9,8 @@ from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
 from grpcpool.core.driver import Driver
 from grpcpool.core.lease import Lease
-from grpcpool.core.machine import Machine, Phase, Policy
+from grpcpool.core.machine import Machine
+from grpcpool.core.slot import Phase, Policy
 from grpcpool.core.member import Member
 from grpcpool.core.messages import (
     Answer,

@@ -17,7 +17,8 @@ from .counters import Tally
 from .driver import Driver
 from .generation import Generation, GenerationBuilder
 from .lease import Lease
-from .machine import Machine, Policy
+from .machine import Machine
+from .slot import Policy
 from .member import Member
 from .messages import (
     Answer,

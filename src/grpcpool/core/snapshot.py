@@ -36,11 +36,11 @@ def stats(machine: Machine, now: float, *, listener_errors: int, maintenance_err
         name=machine.policy.name,
         size=machine.size,
         in_flight=sum(member.in_flight for member in members),
-        calls=machine.past_calls + sum(member.calls for member in members),
-        failures=machine.past_failures + sum(member.failures for member in members),
-        connects=machine.connects,
-        disconnects=machine.disconnects,
-        connect_failures=machine.connect_failures,
+        calls=machine.members.past_calls + sum(member.calls for member in members),
+        failures=machine.members.past_failures + sum(member.failures for member in members),
+        connects=machine.members.connects,
+        disconnects=machine.members.disconnects,
+        connect_failures=machine.members.connect_failures,
         listener_errors=listener_errors,
         maintenance_errors=maintenance_errors,
         members=members,
@@ -52,7 +52,7 @@ def describe(machine: Machine) -> str:
     phases = Counter(slot.phase.value for slot in list(machine.slots.values()))
     members = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items())) or "none yet"
     endpoints = ", ".join(endpoint.target for endpoint in machine.policy.endpoints)
-    error = machine.last_error or "none was reported, so nothing has refused yet: is the address reachable?"
+    error = machine.members.last_error or "none was reported, so nothing has refused yet: is the address reachable?"
     return (
         f"pool {machine.policy.name!r} to {endpoints} (size {machine.size}; members: {members}); "
         f"last connection error: {error}"

@@ -1,0 +1,286 @@
+"""The members of one pool: how each connects, fails, is tried again, pinged, replaced and let go.
+
+What an observation means for a member is one table, `TRANSITIONS`; a pair of phase and observation that is not in it
+does not exist.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import events
+from ..endpoint import place
+from .backoff import backoff
+from .connectivity import Connectivity
+from .member import Member
+from .messages import CloseChannel, Connect, Effect, Emit, Explain, OpenChannels, Ping
+from .slot import Phase, Policy, Slot
+
+__all__ = ["TRANSITIONS", "Members"]
+
+
+class Members:
+    """Every member there is, and what is decided about each. Part of the `Machine`, as pure as it.
+
+    Attributes:
+        slots: by member, in the order in which they were made; draining ones included.
+        out: effects, in order, until somebody takes them.
+        leaving: members to be retired once nobody can pick them any more.
+        last_error: the last connection error, of whichever member.
+        connects, disconnects, connect_failures: totals.
+        past_calls, past_failures: totals of the members that are gone.
+    """
+
+    def __init__(self, policy: Policy, rng: random.Random) -> None:
+        self.slots: dict[Member, Slot] = {}
+        self.out: list[Effect] = []
+        self.leaving: list[Member] = []
+        self.last_error: str | None = None
+        self.connects = self.disconnects = self.connect_failures = 0
+        self.past_calls = self.past_failures = 0
+        self._policy = policy
+        self._rng = rng
+        self._next_id = 0
+
+    # --- coming and going
+
+    def add(self, count: int, now: float, *, joining: bool = False, failures: int = 0) -> list[Slot]:
+        """Make new members, spread over the endpoints, and have their channels made."""
+        slots = []
+        for _ in range(count):
+            taken = [slot.member.endpoint for slot in self.slots.values() if slot.phase is not Phase.DRAINING]
+            endpoint = place(self._policy.endpoints, taken)
+            member = Member(self._next_id, endpoint.target, weight=endpoint.weight, born=now)
+            self._next_id += 1
+            slot = Slot(member, since=now, joining=joining, failures=failures)
+            self.slots[member] = slot
+            slots.append(slot)
+        self.out.append(OpenChannels(tuple(slot.member for slot in slots)))
+        return slots
+
+    def built(self, built: Sequence[Member], failed: Sequence[tuple[Member, str]], now: float) -> None:
+        """Take in which channels could be made, and which could not and why."""
+        for member in built:
+            slot = self.slots.get(member)
+            if slot is None:
+                # Closed (with abort) while its channel was being made: nobody else will ever close that channel.
+                self.out.append(CloseChannel(member))
+                continue
+            slot.built = True
+            if slot.phase is Phase.DRAINING:
+                continue
+            slot.phase = Phase.CONNECTING
+            self.out.append(Connect(member))
+        for member, error in failed:
+            slot = self.slots.get(member)
+            if slot is not None and slot.phase is not Phase.DRAINING:
+                slot.phase = Phase.DOWN
+                self._attempt_failed(slot, error, now)
+
+    def retire(self, slot: Slot) -> None:
+        """Let the member take no new RPC; it goes when its last one has ended."""
+        if slot.phase is not Phase.DRAINING:
+            slot.phase = Phase.DRAINING
+            slot.due = None
+            self.leaving.append(slot.member)
+
+    def remove(self, slot: Slot, reason: str, now: float) -> None:
+        """Close the member's channel and forget the member."""
+        member = slot.member
+        del self.slots[member]
+        self.past_calls += member.picks
+        self.past_failures += member.failures
+        if slot.built:
+            self.out.append(CloseChannel(member))
+        if slot.ready_since is not None:
+            self.disconnects += 1
+            self.emit(events.Disconnected(uptime=now - slot.ready_since, reason=reason, **self._about(slot)))
+
+    # --- connectivity
+
+    def observed(self, slot: Slot, state: Connectivity, now: float) -> None:
+        """Take in that the member's channel was seen in `state`."""
+        TRANSITIONS[slot.phase, state](self, slot, state, now)
+
+    def _on_connected(self, slot: Slot, state: Connectivity, now: float) -> None:
+        slot.phase = Phase.READY
+        slot.ready_since = now
+        slot.failures = 0
+        slot.error = None
+        slot.picks = -1
+        slot.due = None if self._policy.ping_interval is None else now + self._policy.ping_interval
+        slot.joining = False
+        self.connects += 1
+        self.emit(events.Connected(duration=now - slot.since, **self._about(slot)))
+
+    def _on_lost(self, slot: Slot, state: Connectivity, now: float) -> None:
+        reason = f"the connection was lost (channel {state.value})"
+        self._lose(slot, reason, now)
+        slot.since = now
+        if state is Connectivity.TRANSIENT_FAILURE:
+            slot.phase = Phase.DOWN
+            self._explain(slot)
+            return
+        slot.phase = Phase.CONNECTING
+        self.out.append(Connect(slot.member))
+
+    def _on_connect_failed(self, slot: Slot, state: Connectivity, now: float) -> None:
+        slot.phase = Phase.DOWN
+        self._explain(slot)
+
+    def _on_idle(self, slot: Slot, state: Connectivity, now: float) -> None:
+        self.out.append(Connect(slot.member))
+
+    def _on_shutdown(self, slot: Slot, state: Connectivity, now: float) -> None:
+        reason = "its channel was closed from outside the pool"
+        self._lose(slot, reason, now)
+        if slot.joining:
+            slot.gave_up = reason
+        else:
+            self._replace(slot, now)
+
+    def _stay(self, slot: Slot, state: Connectivity, now: float) -> None:
+        """Nothing to do: the observation is what the phase stands for, or comes too late to matter."""
+
+    # --- attempts
+
+    def explained(self, slot: Slot, error: str | None, now: float) -> None:
+        """Take in why the member does not connect; None: it answered after all."""
+        slot.busy = False
+        if slot.phase is not Phase.DOWN:
+            return
+        if error is not None:
+            self._attempt_failed(slot, error, now)
+        else:
+            # It answered, so it will be seen as ready in a moment. Should that not happen, look again.
+            slot.due = now + self._policy.backoff_min
+
+    def _attempt_failed(self, slot: Slot, error: str, now: float) -> None:
+        slot.failures += 1
+        slot.error = self.last_error = error
+        self.connect_failures += 1
+        self.emit(events.ConnectFailed(duration=now - slot.since, error=error, **self._about(slot)))
+        if slot.joining:
+            slot.gave_up = error
+            return
+        if slot.built and slot.failures % self._policy.max_reconnect_attempts == 0:
+            self._replace(slot, now)
+            return
+        delay = backoff(
+            slot.failures, minimum=self._policy.backoff_min, maximum=self._policy.backoff_max, rng=self._rng
+        )
+        slot.due = now + delay
+        self.emit(
+            events.ReconnectScheduled(delay=delay, attempt=slot.failures, reason=error, **self._about(slot))
+        )
+
+    def _retry(self, slot: Slot, now: float) -> None:
+        slot.since = now
+        if slot.built:
+            # grpc makes the attempt by itself, on the same schedule; asking how it went is the attempt's end.
+            self.out.append(Connect(slot.member))
+            self._explain(slot)
+        else:
+            self.out.append(OpenChannels((slot.member,)))
+
+    def _replace(self, slot: Slot, now: float) -> None:
+        """Let a fresh channel take the member's place. The old one stays until its last RPC has ended."""
+        self.retire(slot)
+        # The failures go along, so that the waits keep growing: a channel made anew starts with quick attempts of its
+        # own anyway, and making channels is not free (create and close leak a little in grpc).
+        successor = self.add(1, now, failures=slot.failures)[0]
+        successor.error = slot.error
+        self.emit(
+            events.Rebuilt(replacement=successor.member.id, attempts=slot.failures, **self._about(slot))
+        )
+
+    # --- time
+
+    def due(self, now: float) -> None:
+        """Do what was to be done about each member by now."""
+        for slot in list(self.slots.values()):
+            if slot.due is not None and now >= slot.due:
+                slot.due = None
+                if slot.phase is Phase.READY:
+                    self._consider_ping(slot, now)
+                else:
+                    self._retry(slot, now)
+
+    def _consider_ping(self, slot: Slot, now: float) -> None:
+        assert self._policy.ping_interval is not None
+        picks = slot.member.picks
+        idle = picks == slot.picks and not slot.member.leases
+        slot.picks = picks
+        if idle and not slot.busy:
+            slot.busy = True
+            self.out.append(Ping(slot.member))
+        else:
+            slot.due = now + self._policy.ping_interval
+
+    def pinged(self, slot: Slot, duration: float, error: str | None, now: float) -> None:
+        """Take in how a ping went; `error` is None if the member is alive."""
+        slot.busy = False
+        if slot.phase is Phase.DOWN:
+            self._explain(slot)
+        if slot.phase is not Phase.READY:
+            return
+        if error is None:
+            self.emit(events.Pinged(duration=duration, result="alive", **self._about(slot)))
+            slot.due = now + (self._policy.ping_interval or 0)
+            return
+        self.emit(events.Pinged(duration=duration, result="dead", detail=error, **self._about(slot)))
+        slot.error = self.last_error = error
+        self._lose(slot, f"a ping failed: {error}", now)
+        self._replace(slot, now)
+
+    def _lose(self, slot: Slot, reason: str, now: float) -> None:
+        if slot.ready_since is None:
+            return
+        uptime, slot.ready_since, slot.due = now - slot.ready_since, None, None
+        self.disconnects += 1
+        self.emit(events.ConnectionDown(reason=reason, **self._about(slot)))
+        self.emit(events.Disconnected(uptime=uptime, reason=reason, **self._about(slot)))
+
+    def _explain(self, slot: Slot) -> None:
+        if not slot.busy:
+            slot.busy = True
+            self.out.append(Explain(slot.member))
+
+    # --- small change
+
+    def emit(self, event: events.Event) -> None:
+        """Have the listeners told."""
+        self.out.append(Emit(event))
+
+    def _about(self, slot: Slot) -> dict[str, Any]:
+        return {"pool": self._policy.name, "member": slot.member.id, "endpoint": slot.member.endpoint}
+
+
+_Action = Callable[[Members, Slot, Connectivity, float], None]
+
+# What an observation means in each phase. READY after TRANSIENT_FAILURE is the good end of grpc's own retries; IDLE
+# wherever a connection is wanted is answered by asking for one; a draining member is nobody's business any more.
+TRANSITIONS: dict[tuple[Phase, Connectivity], _Action] = {
+    (Phase.CONNECTING, Connectivity.IDLE): Members._on_idle,
+    (Phase.CONNECTING, Connectivity.CONNECTING): Members._stay,
+    (Phase.CONNECTING, Connectivity.READY): Members._on_connected,
+    (Phase.CONNECTING, Connectivity.TRANSIENT_FAILURE): Members._on_connect_failed,
+    (Phase.CONNECTING, Connectivity.SHUTDOWN): Members._on_shutdown,
+    (Phase.READY, Connectivity.IDLE): Members._on_lost,
+    (Phase.READY, Connectivity.CONNECTING): Members._on_lost,
+    (Phase.READY, Connectivity.READY): Members._stay,
+    (Phase.READY, Connectivity.TRANSIENT_FAILURE): Members._on_lost,
+    (Phase.READY, Connectivity.SHUTDOWN): Members._on_shutdown,
+    (Phase.DOWN, Connectivity.IDLE): Members._on_idle,
+    (Phase.DOWN, Connectivity.CONNECTING): Members._stay,
+    (Phase.DOWN, Connectivity.READY): Members._on_connected,
+    (Phase.DOWN, Connectivity.TRANSIENT_FAILURE): Members._stay,
+    (Phase.DOWN, Connectivity.SHUTDOWN): Members._on_shutdown,
+    (Phase.DRAINING, Connectivity.IDLE): Members._stay,
+    (Phase.DRAINING, Connectivity.CONNECTING): Members._stay,
+    (Phase.DRAINING, Connectivity.READY): Members._stay,
+    (Phase.DRAINING, Connectivity.TRANSIENT_FAILURE): Members._stay,
+    (Phase.DRAINING, Connectivity.SHUTDOWN): Members._stay,
+}

@@ -1,0 +1,66 @@
+"""What the machine knows about the pool it runs, and about each member of it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from ..endpoint import Endpoint
+from .member import Member
+
+__all__ = ["Phase", "Policy", "Slot"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the machine needs of a pool's configuration. Durations are seconds."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    size: int
+    backoff_min: float = 1.0
+    backoff_max: float = 30.0
+    max_reconnect_attempts: int = 5
+    connect_timeout: float = 10.0
+    ping_interval: float | None = None
+    telemetry_interval: float | None = 5.0
+
+
+class Phase(enum.Enum):
+    """Where a member is in its life."""
+
+    CONNECTING = "connecting"
+    READY = "ready"
+    DOWN = "down"
+    DRAINING = "draining"
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """What the machine knows about one member, beside what the member knows itself.
+
+    Attributes:
+        since: when its current attempt to connect began.
+        built: it has a channel.
+        joining: a resize waits for it; it does not count towards the size yet.
+        ready_since: when it connected; None if it is not connected.
+        failures: attempts that failed since it was last connected, those of its predecessors included.
+        due: when something is to be done about it: the next attempt if it is down, the next ping if it is ready.
+        picks: its picks when it was last looked at for a ping.
+        busy: an `Explain` or a `Ping` is under way.
+        error: the last connection error.
+        gave_up: why it will not join after all.
+    """
+
+    member: Member
+    since: float
+    phase: Phase = Phase.CONNECTING
+    built: bool = False
+    joining: bool = False
+    ready_since: float | None = None
+    failures: int = 0
+    due: float | None = None
+    picks: int = -1
+    busy: bool = False
+    error: str | None = None
+    gave_up: str | None = None
