@@ -9,10 +9,11 @@ from .errors import ConfigError, ConfigTypeError
 __all__ = ["checked_grace", "checked_min_ready", "count", "positive"]
 
 
-def count(n: Any) -> int:
+def count(n: Any, *, field: str = "n", allowed: str = "an integer of 1 or more") -> int:
     """Return `n` if it is an integer."""
+    # True is an int in Python, but as a number of members it is a slip.
     if isinstance(n, bool) or not isinstance(n, int):
-        raise ConfigTypeError("n", repr(n), "an integer of 1 or more")
+        raise ConfigTypeError(field, repr(n), allowed)
     return n
 
 
@@ -25,8 +26,9 @@ def positive(n: Any) -> int:
 
 def checked_min_ready(min_ready: Any, size: int) -> None:
     """Refuse what can never be waited for."""
-    if not 1 <= count(min_ready) <= size:
-        raise ConfigError("min_ready", repr(min_ready), f"1 to {size}, the pool's size")
+    allowed = f"an integer from 1 to {size}, the pool's size"
+    if not 1 <= count(min_ready, field="min_ready", allowed=allowed) <= size:
+        raise ConfigError("min_ready", repr(min_ready), allowed)
 
 
 def checked_grace(grace: float | None) -> None:
