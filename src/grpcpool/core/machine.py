@@ -48,7 +48,7 @@ class _Growth:
     requested: int
     started: float
     deadline: float
-    waiting: set[Slot] = field(default_factory=set)
+    waiting: list[Slot] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
@@ -231,7 +231,8 @@ class Machine:
         news = (ready, () if ready else fallback, self.closed)
         if news != self._published:
             self._published = news
-            self.members.out.append(Publish(*news))
+            # Before all else: picks must not wait until every listener has been told why they change.
+            self.members.out.insert(0, Publish(*news))
 
     def _aggregate(self) -> Connectivity:
         if self.closed:
@@ -258,7 +259,7 @@ class Machine:
         change = wanted - self.size
         if change > 0:
             self._growth = _Growth(message.ticket, change, now, now + self.policy.connect_timeout)
-            self._growth.waiting.update(self.members.add(change, now, joining=True))
+            self._growth.waiting.extend(self.members.add(change, now, joining=True))
             return
         for slot in self._least_needed(-change):
             self.members.retire(slot)
@@ -312,7 +313,7 @@ class Machine:
                 growth.errors.append(slot.gave_up)
                 self.members.retire(slot)
             if slot.gave_up is not None or not slot.joining:
-                growth.waiting.discard(slot)
+                growth.waiting.remove(slot)
         if growth.waiting:
             return
         self._growth = None
