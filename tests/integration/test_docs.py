@@ -1,7 +1,7 @@
 """What the README, the documentation and the examples show is run, so that it cannot rot.
 
-Python blocks of a page run in order and share their names. `localhost:50051` stands for a server that runs. A TOML block
-is the file that its first line names, and `export` lines of a shell block are the environment.
+Python blocks of a page run in order and share their names. `localhost:50051` stands for a server that runs. A TOML
+block is the file that its first line names, and `export` lines of a shell block are the environment.
 """
 
 from __future__ import annotations
