@@ -7,27 +7,35 @@
 listeners, `strategies` how members are chosen, and `testing` how to test a strategy of your own.
 """
 
-from importlib import metadata as _metadata
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import aio, events, strategies
-from .config import PoolConfig, PoolOptions
-from .endpoint import Endpoint
-from .errors import (
-    ConfigError,
-    ConfigTypeError,
-    NotConnected,
-    PoolClosed,
-    PoolError,
-    PoolTimeout,
-    ScalingError,
-    UnknownPool,
-)
-from .registry import get_pool, pools
-from .stats import MemberStats, PoolStats, PoolStatus
-from .strategies import Member, Picker, Strategy
-from .sync import ChannelPool, insecure_channel, secure_channel
+from . import originals as _originals
 
-__version__ = _metadata.version("grpcpool")
+if _TYPE_CHECKING:
+    from . import aio as aio, events as events, strategies as strategies
+    from .config import PoolConfig as PoolConfig, PoolOptions as PoolOptions
+    from .endpoint import Endpoint as Endpoint
+    from .errors import (
+        ConfigError as ConfigError,
+        ConfigTypeError as ConfigTypeError,
+        NotConnected as NotConnected,
+        PoolClosed as PoolClosed,
+        PoolError as PoolError,
+        PoolTimeout as PoolTimeout,
+        ScalingError as ScalingError,
+        UnknownPool as UnknownPool,
+    )
+    from .registry import get_pool as get_pool, pools as pools
+    from .stats import MemberStats as MemberStats, PoolStats as PoolStats, PoolStatus as PoolStatus
+    from .strategies import Member as Member, Picker as Picker, Strategy as Strategy
+    from .sync import (
+        ChannelPool as ChannelPool,
+        insecure_channel as insecure_channel,
+        secure_channel as secure_channel,
+    )
+
+    __version__: str
 
 __all__ = [
     # making a pool
@@ -62,3 +70,46 @@ __all__ = [
     "UnknownPool",
     "__version__",
 ]
+
+# Where each name lives; loaded when it is first used (PEP 562). Code that uses one room need not wait for the other,
+# and a program that only imports this package somewhere waits for neither.
+_HOMES = {
+    "sync": ("insecure_channel", "secure_channel", "ChannelPool"),
+    "config": ("PoolConfig", "PoolOptions"),
+    "endpoint": ("Endpoint",),
+    "registry": ("get_pool", "pools"),
+    "stats": ("PoolStatus", "PoolStats", "MemberStats"),
+    "strategies": ("Strategy", "Picker", "Member"),
+    "errors": (
+        "PoolError",
+        "ConfigError",
+        "ConfigTypeError",
+        "NotConnected",
+        "PoolTimeout",
+        "PoolClosed",
+        "ScalingError",
+        "UnknownPool",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_SUBMODULES = ("aio", "events", "strategies", "sync", "testing")
+
+
+def __getattr__(name: str) -> object:
+    value: object
+    if name in _HOME_OF:
+        value = getattr(_import_module(f".{_HOME_OF[name]}", __name__), name)
+    elif name in _SUBMODULES:
+        value = _import_module(f".{name}", __name__)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version(__name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from .. import originals
 from ..config import PoolConfig, is_plaintext
 from ..core.connectivity import Connectivity
 from .calls import let_go_of_calls
@@ -17,11 +18,6 @@ __all__ = ["ALIVE_METHOD", "ask", "build_channel", "building", "connectivity_of"
 # The health service's method: many servers have it, and those that do not answer UNIMPLEMENTED, which proves as well
 # that somebody is there. Sent and read as raw bytes; an empty request asks for the health of the whole server.
 ALIVE_METHOD = "/grpc.health.v1.Health/Check"
-
-# Looked up when this module was imported: what is to be used where `grpc.aio.insecure_channel` itself is (a wrapper
-# around) one of our factories.
-_plain_insecure = grpc.aio.insecure_channel
-_plain_secure = grpc.aio.secure_channel
 
 _state = threading.local()
 
@@ -40,8 +36,8 @@ def plain_channel(
 ) -> grpc.aio.Channel:
     """Return a channel by grpc's own factory, whatever has been put in its place since."""
     if credentials is None:
-        return _plain_insecure(target, options, compression, interceptors)
-    return _plain_secure(target, credentials, options, compression, interceptors)
+        return originals.aio_insecure_channel(target, options, compression, interceptors)
+    return originals.aio_secure_channel(target, credentials, options, compression, interceptors)
 
 
 def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) -> grpc.aio.Channel:

@@ -6,14 +6,17 @@ The built-in ones are found by name; so are those that an installed package offe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import metadata
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, ConfigTypeError
 from .base import Clock, Member, Picker, Strategy
 from .power_of_two import PowerOfTwo
 from .round_robin import RoundRobin
 from .uniform import Random
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -39,7 +42,7 @@ _BUILT_IN: dict[str, Callable[[], Strategy]] = {
 
 def available() -> tuple[str, ...]:
     """Return the names that `resolve` knows: the built-in ones, then the installed ones."""
-    installed = {entry.name for entry in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    installed = {entry.name for entry in _entry_points()}
     return (*_BUILT_IN, *sorted(installed - _BUILT_IN.keys()))
 
 
@@ -58,11 +61,18 @@ def resolve(strategy: str | Strategy) -> Strategy:
     make = _BUILT_IN.get(strategy)
     if make is not None:
         return make()
-    for entry in metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for entry in _entry_points():
         if entry.name == strategy:
             loaded = entry.load()
             return _checked(loaded() if callable(loaded) else loaded, f"entry point {entry.value!r}")
     raise ConfigError("strategy", repr(strategy), f"one of {', '.join(available())}, or an object with a build() method")
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    # Imported when it is needed, which is for names that are not built in: it takes longer than all the rest.
+    from importlib import metadata
+
+    return metadata.entry_points(group=ENTRY_POINT_GROUP)
 
 
 def _checked(candidate: object, name: str) -> Strategy:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from .. import originals
 from ..config import PoolConfig, is_plaintext
 from ..core.connectivity import Connectivity
 
@@ -16,11 +17,6 @@ __all__ = ["ALIVE_METHOD", "IDLE", "Watch", "ask", "build_channel", "building", 
 # The health service's method: many servers have it, and those that do not answer UNIMPLEMENTED, which proves as well
 # that somebody is there. Sent and read as raw bytes; an empty request asks for the health of the whole server.
 ALIVE_METHOD = "/grpc.health.v1.Health/Check"
-
-# Looked up when this module was imported: what is to be used where `grpc.insecure_channel` itself is (a wrapper
-# around) one of our factories.
-_plain_insecure = grpc.insecure_channel
-_plain_secure = grpc.secure_channel
 
 _state = threading.local()
 
@@ -33,8 +29,8 @@ def building() -> bool:
 def plain_channel(target: str, credentials: Any, options: Any, compression: grpc.Compression | None) -> grpc.Channel:
     """Return a channel by grpc's own factory, whatever has been put in its place since."""
     if credentials is None:
-        return _plain_insecure(target, options, compression)
-    return _plain_secure(target, credentials, options, compression)
+        return originals.insecure_channel(target, options, compression)
+    return originals.secure_channel(target, credentials, options, compression)
 
 
 def build_channel(config: PoolConfig, target: str) -> grpc.Channel:
