@@ -91,6 +91,7 @@ class TestInAPipe:
         done, report = ran
         assert "\x1b" not in done.stdout
         assert "\r" not in done.stdout
+        assert "…" not in done.stdout
         assert done.stderr == ""
         assert "kill server A" in done.stdout
         for contender in report["contenders"]:

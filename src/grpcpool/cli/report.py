@@ -43,7 +43,8 @@ def failed(errors: Mapping[str, int], separator: str = ", ") -> str:
 
 def tables(result: Result) -> RenderableType:
     """Return the report as something that rich prints."""
-    measured = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    # Fits into 80 columns, what a pipe is taken to have.
+    measured = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     measured.add_column("contender", no_wrap=True)
     for heading in ("calls", "errors", "p50 ms", "p99 ms", "max ms", "connections"):
         measured.add_column(heading, justify="right")
