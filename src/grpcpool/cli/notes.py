@@ -49,6 +49,7 @@ class Notes:
         return note.at
 
     def __call__(self, event: events.Event) -> None:
+        """Take a note of what the pool says, if it is worth one."""
         text = describe(event, self._servers)
         if text is not None:
             self._notes.append(Note(self.now(), "pool", text))
