@@ -9,7 +9,6 @@ from typing import cast
 from .config import PoolConfig
 from .core.engine import Engine, Room
 from .core.slot import Policy
-from .errors import ConfigTypeError
 from .events import Listener
 from .strategies import resolve
 from .telemetry.logging import writer
@@ -19,8 +18,6 @@ __all__ = ["assemble"]
 
 def assemble(config: PoolConfig, room: Room) -> Engine:
     """Return an engine for the pool that `config` describes, to act through `room`."""
-    if not isinstance(config, PoolConfig):
-        raise ConfigTypeError("config", f"an object of type {type(config).__name__}", "a PoolConfig")
     policy = Policy(
         name=config.label,
         endpoints=config.endpoints,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from . import checks
 from .endpoint import Endpoint
-from .errors import ConfigError, ConfigTypeError
+from .errors import ConfigTypeError
 from .events import Listener
 
 if TYPE_CHECKING:
@@ -21,19 +22,15 @@ if TYPE_CHECKING:
 
     from .strategies.base import Strategy
 
-__all__ = ["DEFAULT_SIZE", "PoolConfig", "PoolOptions", "Target", "is_plaintext"]
+__all__ = ["DEFAULT_SIZE", "PoolConfig", "PoolOptions", "Target", "nearest"]
 
 Target = str | Endpoint
-# A channel argument: a name, and whatever grpc takes as a value.
-ChannelOption = tuple[str, Any]
 # Credentials, or a factory that is called once for each member: for credentials that cannot serve two channels, and
 # for certificates that are renewed while the process runs.
 Credentials = Any
 
 # Enough to be worth having (one lost connection costs a quarter), few enough for a server not to notice.
 DEFAULT_SIZE = 4
-
-LOCAL_SUBCHANNELS = "grpc.use_local_subchannel_pool"
 
 
 class PoolOptions(TypedDict, total=False):
@@ -129,76 +126,59 @@ class PoolConfig:
         def settle(field: str, value: object) -> None:
             object.__setattr__(self, field, value)
 
-        endpoints = _endpoints(self.target)
-        settle("target", endpoints)
-        settle("options", _options(self.options))
-        settle("interceptors", _sequence("interceptors", self.interceptors))
+        settle("target", checks.endpoints(self.target))
+        settle("options", checks.channel_options(self.options))
+        settle("interceptors", checks.sequence("interceptors", self.interceptors))
         listeners = self.listeners
-        settle("listeners", (listeners,) if callable(listeners) else _sequence("listeners", listeners))
+        settle("listeners", (listeners,) if callable(listeners) else checks.sequence("listeners", listeners))
         if self.size is None:
-            settle("size", max(DEFAULT_SIZE, len(endpoints)))
+            settle("size", max(DEFAULT_SIZE, len(self.endpoints)))
         self._check()
 
     def _check(self) -> None:
         if self.name is not None:
-            _require(isinstance(self.name, str) and self.name != "", "name", self.name, "text that is not empty, or None")
-        _integer("size", self.size, at_least=1)
+            checks.require(isinstance(self.name, str) and self.name != "", "name", self.name, "text, not empty, or None")
         targets = len(self.endpoints)
+        checks.integer("size", self.size, at_least=1)
         allowed = f"at least {targets}, one member for each of the {targets} targets"
-        _require(self.member_count >= targets, "size", self.size, allowed)
+        checks.require(self.member_count >= targets, "size", self.size, allowed)
         strategy = self.strategy
-        _require(
-            isinstance(strategy, str) or hasattr(strategy, "build"),
-            "strategy",
-            strategy,
-            "a name, or an object with a build(members, *, rng, clock) method",
-            wrong_type=True,
-        )
-        _seconds("keepalive_time", self.keepalive_time, optional=True)
-        _seconds("keepalive_timeout", self.keepalive_timeout)
-        _seconds("ping_interval", self.ping_interval, optional=True)
-        _seconds("ping_timeout", self.ping_timeout)
-        _seconds("connect_timeout", self.connect_timeout)
+        allowed = "a name, or an object with a build(members, *, rng, clock) method"
+        named = isinstance(strategy, str) or hasattr(strategy, "build")
+        checks.require(named, "strategy", strategy, allowed, wrong_type=True)
+        for field in ("keepalive_time", "ping_interval", "telemetry_interval"):
+            checks.seconds(field, getattr(self, field), optional=True)
+        for field in ("keepalive_timeout", "ping_timeout", "connect_timeout"):
+            checks.seconds(field, getattr(self, field))
         # Below 0.1 s the retries of a large pool are a load of their own; grpc rounds smaller values up to it as well.
-        _seconds("backoff_min", self.backoff_min, at_least=0.1)
-        _seconds("backoff_max", self.backoff_max, at_least=self.backoff_min)
-        _integer("max_reconnect_attempts", self.max_reconnect_attempts, at_least=1)
-        _seconds("telemetry_interval", self.telemetry_interval, optional=True)
-        _integer("telemetry_sample_rate", self.telemetry_sample_rate, at_least=0)
+        checks.seconds("backoff_min", self.backoff_min, at_least=0.1)
+        checks.seconds("backoff_max", self.backoff_max, at_least=self.backoff_min)
+        checks.integer("max_reconnect_attempts", self.max_reconnect_attempts, at_least=1)
+        checks.integer("telemetry_sample_rate", self.telemetry_sample_rate, at_least=0)
         if self.seed is not None:
-            _integer("seed", self.seed, at_least=None)
-        for flag in ("log_connection_errors", "require_tls"):
-            value = getattr(self, flag)
-            _require(isinstance(value, bool), flag, value, "True or False", wrong_type=True)
+            checks.integer("seed", self.seed, at_least=None)
+        for field in ("log_connection_errors", "require_tls"):
+            checks.flag(field, getattr(self, field))
         for listener in cast("tuple[object, ...]", self.listeners):
-            _require(callable(listener), "listeners", listener, "callables that take one event", wrong_type=True)
-        # What a credentials object holds is nobody's business, so neither it nor its repr ever gets into a message.
-        _require(
-            self.credentials is None or callable(self.credentials) or hasattr(self.credentials, "_credentials"),
-            "credentials",
-            f"an object of type {type(self.credentials).__name__}",
-            "grpc.ChannelCredentials, a callable that returns some, or None for plaintext",
-            wrong_type=True,
-            quote=False,
-        )
-        if self.require_tls and is_plaintext(self.credentials):
-            raise ConfigError(
-                "credentials",
-                "plaintext",
-                "production traffic must be encrypted: pass grpc.ssl_channel_credentials(...), or use "
-                "PoolConfig.local() for development",
-            )
+            checks.require(callable(listener), "listeners", listener, "callables that take one event", wrong_type=True)
+        checks.compression(self.compression)
+        checks.credentials(self.credentials, tls=self.require_tls)
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the configuration with these fields; an unknown one is refused by name, with the nearest that exists."""
+    def of(cls, fields: Mapping[str, Any], options: Mapping[str, Any] = MappingProxyType({})) -> Self:
+        """Return the configuration with these fields; an unknown one is refused by name, with the nearest that exists.
+
+        Arguments:
+            options: more of them, which must not be among `fields`.
+        """
         known = [field.name for field in dataclasses.fields(cls)]
-        for field in fields:
-            if field not in known:
-                near = difflib.get_close_matches(field, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known)}"
-                raise ConfigTypeError(field, "an option of this name", hint)
-        return cls(**fields)
+        for name in (*fields, *options):
+            if name not in known:
+                raise ConfigTypeError(name, "an option of this name", nearest(name, known))
+        for name in options:
+            if name in fields:
+                raise ConfigTypeError(name, "an option of this name", "it is no option here, or an argument already")
+        return cls(**fields, **options)
 
     @classmethod
     def production(
@@ -226,29 +206,25 @@ class PoolConfig:
         Raises:
             ConfigError: plaintext was asked for, or a file cannot be read.
         """
-        if "://" in host and not host.startswith("dns:"):
-            raise ConfigError("host", repr(host), "a host name without a scheme; TLS is always used")
         if credentials is ...:
             from .credentials import from_files
 
             credentials = from_files(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
-        return cls.of(
-            {
-                "target": _join(host, port),
-                "credentials": credentials,
-                "options": options,
-                "compression": compression,
-                **pool_options,
-                "require_tls": True,
-            }
-        )
+        fields = {
+            "target": checks.join(host, port),
+            "credentials": credentials,
+            "options": options,
+            "compression": compression,
+            "require_tls": True,
+        }
+        return cls.of(fields, pool_options)
 
     @classmethod
     def local(
         cls, *, host: str = "localhost", port: int = 9090, size: int = 3, **pool_options: Unpack[PoolOptions]
     ) -> Self:
         """Return a configuration for development: plaintext, three members, a server on this machine."""
-        return cls.of({"target": _join(host, port), "size": size, **pool_options})
+        return cls.of({"target": checks.join(host, port), "size": size}, pool_options)
 
     @classmethod
     def from_env(cls, prefix: str = "GRPCPOOL_", **pool_options: Unpack[PoolOptions]) -> Self:
@@ -264,9 +240,9 @@ class PoolConfig:
         Raises:
             ConfigError: a variable is missing or not allowed; it is named.
         """
-        from .settings import read_environment
+        from .settings import from_environment
 
-        return cls.of({**read_environment(prefix), **pool_options})
+        return from_environment(cls, prefix, pool_options)
 
     @classmethod
     def from_file(
@@ -283,9 +259,9 @@ class PoolConfig:
         Raises:
             ConfigError: the file or the table is missing, or a key is unknown or not allowed; it is named.
         """
-        from .settings import read_file
+        from .settings import from_table
 
-        return cls.of({**read_file(path, section), **pool_options})
+        return from_table(cls, path, section, pool_options)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -302,16 +278,16 @@ class PoolConfig:
         """The pool's name, or its targets if it was given none."""
         return self.name or ",".join(endpoint.target for endpoint in self.endpoints)
 
-    def channel_options(self) -> tuple[ChannelOption, ...]:
+    def channel_options(self) -> tuple[checks.ChannelOption, ...]:
         """Return the channel arguments of every member: the user's, and what the pool adds to them.
 
         Members have subchannels of their own, for N channels with equal arguments share one connection otherwise; and
         grpc's own backoff, which makes the attempts, keeps the pool's schedule. The time that grpc calls the "minimum
         reconnect backoff" is what it grants to an attempt before giving up on it.
         """
-        given = cast("tuple[ChannelOption, ...]", self.options)
+        given = cast("tuple[checks.ChannelOption, ...]", self.options)
         ours: dict[str, int] = {
-            LOCAL_SUBCHANNELS: 1,
+            checks.LOCAL_SUBCHANNELS: 1,
             "grpc.initial_reconnect_backoff_ms": _milliseconds(self.backoff_min),
             "grpc.min_reconnect_backoff_ms": _milliseconds(self.connect_timeout),
             "grpc.max_reconnect_backoff_ms": _milliseconds(self.backoff_max),
@@ -348,98 +324,12 @@ class PoolConfig:
         return f"PoolConfig({', '.join(parts)})"
 
 
-def _join(host: str, port: int) -> str:
-    # 65,535 is the highest TCP port.
-    _integer("port", port, at_least=1)
-    _require(port <= 65535, "port", port, "an integer from 1 to 65535")
-    _require(isinstance(host, str) and host != "", "host", host, "a host name or address")
-    # An IPv6 address needs brackets, or its last group would be taken for the port.
-    return f"[{host}]:{port}" if host.count(":") > 1 and not host.startswith(("[", "dns:", "ipv6:")) else f"{host}:{port}"
-
-
-def _endpoints(target: Any) -> tuple[Endpoint, ...]:
-    if isinstance(target, bytes):
-        target = target.decode()
-    if isinstance(target, (str, Endpoint)):
-        target = (target,)
-    try:
-        several = tuple(target)
-    except TypeError:
-        raise ConfigTypeError("target", repr(target), "a gRPC target such as 'localhost:50051', or several") from None
-    endpoints = tuple(one if isinstance(one, Endpoint) else Endpoint(one) for one in several)
-    _require(bool(endpoints), "target", target, "at least one gRPC target, such as 'localhost:50051'")
-    names = [endpoint.target for endpoint in endpoints]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    _require(not repeated, "target", repeated, "each target once; size says how many members there are")
-    return endpoints
-
-
-def _options(options: Any) -> tuple[ChannelOption, ...]:
-    pairs = []
-    allowed = "(name, value) pairs, the names text, the values integers or text"
-    # Built into a tuple before anything else: it may be a generator or a view, and every member needs all of it.
-    for option in _sequence("options", options):
-        try:
-            name, value = option
-        except (TypeError, ValueError):
-            raise ConfigTypeError("options", f"an entry of type {type(option).__name__}", allowed) from None
-        if isinstance(name, bytes):
-            name = name.decode()
-        if not isinstance(name, str):
-            raise ConfigTypeError("options", f"a name of type {type(name).__name__}", allowed)
-        if value is None or isinstance(value, (tuple, list, dict, set)):
-            raise ConfigTypeError("options", f"{name} with a value of type {type(value).__name__}", allowed)
-        if name == LOCAL_SUBCHANNELS and not value:
-            allowed = "leave it out: with it, all members would share one connection"
-            raise ConfigError("options", f"{name}={value!r}", allowed)
-        pairs.append((name, value))
-    return tuple(pairs)
-
-
-def _sequence(field: str, value: Any) -> tuple[Any, ...]:
-    if value is None:
-        return ()
-    try:
-        return tuple(value)
-    except TypeError:
-        raise ConfigTypeError(field, f"an object of type {type(value).__name__}", "an iterable, or None") from None
-
-
-def _require(
-    holds: bool, field: str, value: object, allowed: str, *, wrong_type: bool = False, quote: bool = True
-) -> None:
-    if not holds:
-        kind = ConfigTypeError if wrong_type else ConfigError
-        raise kind(field, repr(value) if quote else str(value), allowed)
-
-
-def _integer(field: str, value: Any, *, at_least: int | None) -> None:
-    allowed = "an integer" if at_least is None else f"an integer of {at_least} or more"
-    # True is an int in Python, but as a number of members it is a slip.
-    _require(isinstance(value, int) and not isinstance(value, bool), field, value, allowed, wrong_type=True)
-    _require(at_least is None or value >= at_least, field, value, allowed)
-
-
-def _seconds(field: str, value: Any, *, optional: bool = False, at_least: float | None = None) -> None:
-    if value is None and optional:
-        return
-    allowed = "seconds above 0" if at_least is None else f"seconds, {at_least:g} or more"
-    allowed += ", or None for never" if optional else ""
-    _require(isinstance(value, (int, float)) and not isinstance(value, bool), field, value, allowed, wrong_type=True)
-    enough = value > 0 if at_least is None else value >= at_least
-    _require(enough and math.isfinite(value), field, value, allowed)
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at what was meant by `name`."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def _milliseconds(seconds: float) -> int:
-    # grpc keeps these in a C int.
-    return min(max(round(seconds * 1000), 1), 2**31 - 1)
-
-
-def is_plaintext(credentials: Any) -> bool:
-    """Say whether credentials stand for plaintext: None, or grpc's insecure ones."""
-    if credentials is None:
-        return True
-    # `grpc.experimental.insecure_channel_credentials()` is plaintext in the guise of credentials, and only its inner
-    # type tells. Should a future grpc rename that type, this check falls silent; nothing else depends on it.
-    inner: Callable[[], Any] | Any = getattr(credentials, "_credentials", None)
-    return "insecure" in type(inner).__name__.lower()
+    return min(max(round(seconds * 1000), 1), checks.MOST)

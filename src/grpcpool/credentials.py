@@ -39,10 +39,15 @@ def from_files(
 def _read(field: str, file: File | None) -> bytes | None:
     if file is None:
         return None
+    name = repr(os.fspath(file))
+    if "-----" in name:
+        raise ConfigError(field, "the contents of a PEM file", "the file's path")
     try:
         content = Path(file).read_bytes()
-    except OSError as error:
-        raise ConfigError(field, f"{os.fspath(file)!r} ({error.strerror})", "a PEM file that can be read") from error
+    except (OSError, ValueError) as error:
+        # Not chained: an OSError names the file in full, and whatever was passed may not have been meant to be shown.
+        problem = getattr(error, "strerror", None) or "no path"
+        raise ConfigError(field, f"{name} ({problem})", "a PEM file that can be read") from None
     if b"-----BEGIN" not in content:
-        raise ConfigError(field, f"{os.fspath(file)!r} (no PEM block in it)", "a PEM file")
+        raise ConfigError(field, f"{name} (no PEM block in it)", "a PEM file")
     return content

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+from .config import nearest
 from .errors import ConfigError
 
 try:
@@ -23,7 +25,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["read_environment", "read_file"]
+if TYPE_CHECKING:
+    from .config import PoolConfig
+
+__all__ = ["from_environment", "from_table"]
+
+Config = TypeVar("Config", bound="PoolConfig")
+
+FILES = ("ca_file", "cert_file", "key_file")
 
 
 class _Fields(BaseModel):
@@ -33,9 +42,9 @@ class _Fields(BaseModel):
 
     target: Annotated[list[str], NoDecode]
     tls: bool | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     name: str | None = None
     size: int | None = None
     strategy: str | None = None
@@ -59,62 +68,83 @@ class _Fields(BaseModel):
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-def read_environment(prefix: str) -> dict[str, Any]:
-    """Return the fields of a `PoolConfig` from the variables that begin with `prefix`."""
+def from_environment(config: type[Config], prefix: str, options: Mapping[str, Any]) -> Config:
+    """Return the configuration in the variables that begin with `prefix`; `options` win."""
 
     class Environment(_Fields, BaseSettings):
+        # Others may set variables that begin so too: Kubernetes does, for every service.
         model_config = SettingsConfigDict(env_prefix=prefix, extra="ignore")
+
+    def name(field: str) -> str:
+        return f"{prefix}{field.upper()}"
 
     try:
         settings = Environment()  # type: ignore[call-arg]
     except ValidationError as error:
-        raise _teach(error, lambda field: f"{prefix}{field.upper()}", "environment variable") from None
-    return _fields(settings)
+        raise _teach(error, name, "environment variable") from None
+    return _build(config, settings, name, options)
 
 
-def read_file(path: str | os.PathLike[str], section: str) -> dict[str, Any]:
-    """Return the fields of a `PoolConfig` from the table `section` of the TOML file at `path`."""
-    name = os.fspath(path)
+def from_table(
+    config: type[Config], path: str | os.PathLike[str], section: str, options: Mapping[str, Any]
+) -> Config:
+    """Return the configuration in the table `section` of the TOML file at `path`; `options` win."""
+    file = os.fspath(path)
     try:
         table: Any = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError("path", f"{name!r} ({error.strerror})", "a TOML file that can be read") from error
+        raise ConfigError("path", f"{file!r} ({error.strerror})", "a TOML file that can be read") from error
     except ValueError as error:
-        raise ConfigError("path", f"{name!r} ({error})", "a TOML file") from error
+        raise ConfigError("path", f"{file!r} ({error})", "a TOML file") from None
     for part in section.split("."):
         if not isinstance(table, dict) or part not in table:
-            raise ConfigError("section", repr(section), f"a table that {name!r} has")
+            raise ConfigError("section", repr(section), f"a table that {file!r} has")
         table = table[part]
     if not isinstance(table, dict):
-        raise ConfigError("section", repr(section), f"a table; in {name!r} it is a single value")
+        raise ConfigError("section", repr(section), f"a table; in {file!r} it is none")
     try:
-        settings = _Fields.model_validate(table)
+        # A file has types of its own, so "3" is not taken for 3 here.
+        settings = _Fields.model_validate(table, strict=True)
     except ValidationError as error:
-        raise _teach(error, lambda field: field, f"key of [{section}] in {name!r}") from None
-    return _fields(settings)
+        raise _teach(error, str, f"key of [{section}] in {file!r}") from None
+    return _build(config, settings, str, options)
 
 
-def _fields(settings: _Fields) -> dict[str, Any]:
+def _build(
+    config: type[Config], settings: _Fields, name: Callable[[str], str], options: Mapping[str, Any]
+) -> Config:
     fields = settings.model_dump(exclude_none=True)
-    files = {key: fields.pop(key, None) for key in ("ca_file", "cert_file", "key_file")}
-    tls = fields.pop("tls", None)
-    if tls is False and any(files.values()):
-        given = ", ".join(key for key, file in files.items() if file)
-        raise ConfigError("tls", "False", f"True, or no {given}")
-    if tls or any(files.values()):
+    try:
+        found = _with_credentials(fields)
+        return config.of({field: value for field, value in found.items() if field not in options}, options)
+    except ConfigError as error:
+        if error.field in options or error.field not in fields:
+            raise
+        # Said of the variable or key that the value came from.
+        raise type(error)(name(error.field), error.value, error.allowed) from None
+
+
+def _with_credentials(fields: dict[str, Any]) -> dict[str, Any]:
+    files = {field: fields[field] for field in FILES if field in fields}
+    tls = fields.get("tls")
+    if tls is False and files:
+        raise ConfigError("tls", "False", f"True, or no {', '.join(files)}")
+    found = {field: value for field, value in fields.items() if field not in (*FILES, "tls")}
+    if tls or files:
         from .credentials import from_files
 
-        fields["credentials"] = from_files(**files)
-    return fields
+        found["credentials"] = from_files(**files)
+    return found
 
 
-def _teach(error: ValidationError, name: Any, kind: str) -> ConfigError:
+def _teach(error: ValidationError, name: Callable[[str], str], kind: str) -> ConfigError:
     """Turn pydantic's first complaint into ours. Its own text would print the value, which may be a secret's neighbour."""
     first = error.errors(include_url=False)[0]
-    field = name(str(first["loc"][0]))
+    plain = str(first["loc"][0])
+    field = name(plain)
     if first["type"] == "missing":
         return ConfigError(field, "nothing", f"this {kind} is required")
     if first["type"] == "extra_forbidden":
-        known = ", ".join(_Fields.model_fields)
-        return ConfigError(field, "a key of this name", f"the keys are {known}")
-    return ConfigError(field, repr(first["input"]), f"{first['msg'][0].lower()}{first['msg'][1:]}")
+        return ConfigError(field, f"a {kind} of this name", nearest(plain, _Fields.model_fields))
+    shown = "the contents of a file" if plain in FILES else repr(first["input"])
+    return ConfigError(field, shown, f"{first['msg'][0].lower()}{first['msg'][1:]}")

@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 
 from .. import originals
-from ..config import PoolConfig, is_plaintext
+from ..checks import is_plaintext
+from ..config import PoolConfig
 from ..core.connectivity import Connectivity
 from .calls import let_go_of_calls
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from ..checks import type_of
 from ..errors import ConfigTypeError
 
 __all__ = ["KINDS", "for_members", "sort"]
@@ -59,7 +60,7 @@ def sort(interceptors: Iterable[Any]) -> dict[str, list[Any]]:
     for interceptor in interceptors:
         kinds = [kind for kind, (base, _) in KINDS.items() if isinstance(interceptor, base)]
         if not kinds:
-            raise ConfigTypeError("interceptors", repr(interceptor), "grpc.aio client interceptors")
+            raise ConfigTypeError("interceptors", type_of(interceptor), "grpc.aio client interceptors")
         for kind in kinds:
             lists[kind].append(interceptor)
     return lists

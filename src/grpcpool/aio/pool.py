@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
-from .. import registry
-from ..arguments import checked_grace, checked_min_ready, count, positive
-from ..config import PoolConfig, PoolOptions, is_plaintext
+from .. import checks, registry
+from ..config import PoolConfig, PoolOptions
 from ..core.messages import Abort, Close, Resize
 from ..errors import ConfigTypeError, PoolTimeout
 from .connect import building, plain_channel
@@ -44,6 +43,7 @@ class ChannelPool(grpc.aio.Channel):
     """
 
     def __init__(self, config: PoolConfig) -> None:
+        checks.require(isinstance(config, PoolConfig), "config", config, "a PoolConfig", wrong_type=True)
         self._room = AioRoom(config)
         self._engine = self._room.engine
         self._config = config
@@ -76,7 +76,7 @@ class ChannelPool(grpc.aio.Channel):
 
         Waits for `grace` at the most. Idempotent. If this is cancelled while it waits, what still runs is cancelled.
         """
-        checked_grace(grace)
+        checks.grace(grace)
         room, machine = self._room, self._engine.machine
         if machine.opened is not None:
             room.bind()
@@ -112,7 +112,7 @@ class ChannelPool(grpc.aio.Channel):
         """
         engine = self._engine
         machine = engine.machine
-        checked_min_ready(min_ready, machine.size)
+        checks.min_ready(min_ready, machine.size)
         await self.open()
         if not await self._room.wait_for(
             lambda: len(engine.generation.members) >= min_ready or machine.closed, timeout
@@ -205,7 +205,7 @@ class ChannelPool(grpc.aio.Channel):
                 (those are let go; the error has the counts).
             PoolClosed: the pool is closed.
         """
-        return await self._resize(by=positive(n))
+        return await self._resize(by=checks.positive(n))
 
     async def scale_down(self, n: int) -> int:
         """Take `n` members out of the picks, and return the new size.
@@ -217,11 +217,11 @@ class ChannelPool(grpc.aio.Channel):
             ScalingError: no member would be left, or another resize is under way; nothing was changed.
             PoolClosed: the pool is closed.
         """
-        return await self._resize(by=-positive(n))
+        return await self._resize(by=-checks.positive(n))
 
     async def resize(self, n: int) -> int:
         """Bring the pool to `n` members by `scale_up` or `scale_down`, and return the new size; see there."""
-        return await self._resize(to=count(n))
+        return await self._resize(to=checks.count(n))
 
     async def _resize(self, by: int = 0, to: int | None = None) -> int:
         await self.open()
@@ -296,7 +296,7 @@ def secure_channel(
     Raises:
         ConfigError: an option is unknown or not allowed; it is named.
     """
-    if is_plaintext(credentials):
+    if checks.is_plaintext(credentials):
         raise ConfigTypeError("credentials", "plaintext", "grpc.ChannelCredentials; insecure_channel() is for plaintext")
     return _channel(target, credentials, options, compression, interceptors, pool_options)
 
@@ -319,4 +319,4 @@ def _channel(
         "compression": compression,
         "interceptors": interceptors,
     }
-    return ChannelPool(PoolConfig.of({**fields, **pool_options}))
+    return ChannelPool(PoolConfig.of(fields, pool_options))

@@ -22,7 +22,7 @@ class Bus:
         on_error: told which listener raised what, for the first time that it does.
     """
 
-    __slots__ = ("_errors", "_listeners", "_log", "_name", "_on_error", "_reported")
+    __slots__ = ("_count", "_errors", "_listeners", "_log", "_name", "_on_error", "_reported")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Bus:
         self._on_error = on_error
         self._errors = Tally()
         self._reported: tuple[Listener, ...] = ()
+        self._count = itertools.count(1).__next__
 
     @property
     def errors(self) -> int:
@@ -65,7 +66,8 @@ class Bus:
         """
         if not rate or not self._listeners:
             return pick
-        count = itertools.count(1).__next__
+        # One count for all generations, or members that come and go would keep it from ever getting to `rate`.
+        count = self._count
 
         def pick_and_tell() -> Member:
             member = pick()

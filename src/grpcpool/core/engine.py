@@ -130,7 +130,7 @@ class Engine:
             policy.name,
             listeners,
             log=log,
-            on_error=lambda listener, error: room.complain(f"listener {listener!r} raised; it is told all the same", error),
+            on_error=lambda listener, error: room.complain(f"listener {_name(listener)} raised; it is told all the same", error),
         )
         self._builder = GenerationBuilder(
             strategy,
@@ -286,6 +286,12 @@ class Engine:
     def describe(self) -> str:
         """Return the pool's state in words, for an error message."""
         return snapshot.describe(self.machine)
+
+
+def _name(listener: Listener) -> str:
+    # Not its repr: a listener may be an object of the user's, and its fields are nobody's business.
+    name: str = getattr(listener, "__qualname__", type(listener).__qualname__)
+    return name
 
 
 def _answer(ticket: Any, outcome: int | Exception) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import grpc
 
 from .. import originals
-from ..config import PoolConfig, is_plaintext
+from ..checks import is_plaintext
+from ..config import PoolConfig
 from ..core.connectivity import Connectivity
 
 __all__ = ["ALIVE_METHOD", "IDLE", "Watch", "ask", "build_channel", "building", "connectivity_of", "plain_channel", "watch"]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
-from .. import registry
-from ..arguments import checked_grace, checked_min_ready, count, positive
-from ..config import PoolConfig, PoolOptions, is_plaintext
+from .. import checks, registry
+from ..config import PoolConfig, PoolOptions
 from ..core.messages import Abort, Close, Resize
 from ..errors import ConfigTypeError, PoolTimeout
 from .connect import building, plain_channel
@@ -41,6 +40,7 @@ class ChannelPool(grpc.Channel):
     """
 
     def __init__(self, config: PoolConfig) -> None:
+        checks.require(isinstance(config, PoolConfig), "config", config, "a PoolConfig", wrong_type=True)
         self._room = SyncRoom(config)
         self._engine = self._room.engine
         self._config = config
@@ -66,7 +66,7 @@ class ChannelPool(grpc.Channel):
 
         Blocks for `grace` at the most. Idempotent, from any thread.
         """
-        checked_grace(grace)
+        checks.grace(grace)
         room, machine = self._room, self._engine.machine
         room.tell(Close())
         if grace:
@@ -100,7 +100,7 @@ class ChannelPool(grpc.Channel):
         """
         engine = self._engine
         machine = engine.machine
-        checked_min_ready(min_ready, machine.size)
+        checks.min_ready(min_ready, machine.size)
         self.open()
         if not self._room.wait_for(lambda: len(engine.generation.members) >= min_ready or machine.closed, timeout):
             raise PoolTimeout(f"fewer than {min_ready} members connected within {timeout:g} s: {engine.describe()}")
@@ -190,7 +190,7 @@ class ChannelPool(grpc.Channel):
                 (those are let go; the error has the counts).
             PoolClosed: the pool is closed.
         """
-        return self._resize(by=positive(n))
+        return self._resize(by=checks.positive(n))
 
     def scale_down(self, n: int) -> int:
         """Take `n` members out of the picks, and return the new size.
@@ -202,11 +202,11 @@ class ChannelPool(grpc.Channel):
             ScalingError: no member would be left, or another resize is under way; nothing was changed.
             PoolClosed: the pool is closed.
         """
-        return self._resize(by=-positive(n))
+        return self._resize(by=-checks.positive(n))
 
     def resize(self, n: int) -> int:
         """Bring the pool to `n` members by `scale_up` or `scale_down`, and return the new size; see there."""
-        return self._resize(to=count(n))
+        return self._resize(to=checks.count(n))
 
     def _resize(self, by: int = 0, to: int | None = None) -> int:
         self.open()
@@ -279,7 +279,7 @@ def secure_channel(
     Raises:
         ConfigError: an option is unknown or not allowed; it is named.
     """
-    if is_plaintext(credentials):
+    if checks.is_plaintext(credentials):
         raise ConfigTypeError("credentials", "plaintext", "grpc.ChannelCredentials; insecure_channel() is for plaintext")
     return _channel(target, credentials, options, compression, pool_options)
 
@@ -291,4 +291,4 @@ def _channel(
         # Called in the place of grpc's own factory, to make a member: see `build_channel`.
         return cast("ChannelPool", plain_channel(target, credentials, options, compression))
     fields = {"target": target, "credentials": credentials, "options": options, "compression": compression}
-    return ChannelPool(PoolConfig.of({**fields, **pool_options}))
+    return ChannelPool(PoolConfig.of(fields, pool_options))

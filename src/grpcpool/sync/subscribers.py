@@ -76,4 +76,4 @@ class Subscribers:
                 try:
                     subscription.callback(grpc.ChannelConnectivity[state.name])
                 except Exception:
-                    logger.exception("a connectivity callback raised: %r", subscription.callback)
+                    logger.exception("a connectivity callback raised; it is told all the same")
