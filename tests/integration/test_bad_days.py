@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import re
 import socket
 import sys
@@ -79,6 +80,12 @@ def own_server() -> Iterator[ServerProcess]:
     """A server to be killed or frozen."""
     with ServerProcess() as process:
         yield process
+
+
+def freeze(process: ServerProcess) -> None:
+    """Freeze a server, and return when the last of its threads stands still: until then it may accept a connection."""
+    process.pause()
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +163,7 @@ async def test_a_wait_that_makes_no_sense_is_refused(room: ModuleType, server: S
         for few in (0, 3, -1, True, 1.0, "1"):
             with pytest.raises(ValueError, match=r"n: |min_ready"):
                 await do(pool.wait_ready, 1.0, min_ready=few)
-        for time_out in (-1, float("nan"), "1", None):
+        for time_out in (-1, float("nan"), "1"):
             with pytest.raises((ValueError, TypeError), match="timeout"):
                 await do(pool.wait_ready, time_out)
         for grace in (-1, float("nan"), "1"):
@@ -242,7 +249,7 @@ async def test_a_pool_cannot_be_emptied(room: ModuleType, server: ServerProcess)
 async def test_of_two_resizes_at_once_one_wins(room: ModuleType, own_server: ServerProcess, second: str) -> None:
     async with pool_of(room, own_server.target, connect_timeout=20.0) as pool:
         await do(pool.wait_ready, min_ready=2)
-        own_server.pause()
+        freeze(own_server)
         first = asyncio.create_task(do(pool.scale_up, 2))
         await until(lambda: len(pool.stats().members) == 4)
         with pytest.raises(ScalingError, match=r"already scaling.*2 of 2") as caught:
@@ -258,7 +265,7 @@ async def test_of_two_resizes_at_once_one_wins(room: ModuleType, own_server: Ser
 async def test_two_resizes_at_the_very_same_moment(room: ModuleType, own_server: ServerProcess) -> None:
     async with pool_of(room, own_server.target, connect_timeout=20.0) as pool:
         await do(pool.wait_ready, min_ready=2)
-        own_server.pause()
+        freeze(own_server)
         tasks = {n: asyncio.create_task(do(pool.scale_up, n)) for n in (1, 2)}
         done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         own_server.resume()
@@ -314,7 +321,7 @@ def test_a_resize_that_nobody_waits_for_any_more_does_not_wedge_the_pool(own_ser
     async def spec() -> None:
         async with pool_of(grpcpool.aio, own_server.target, connect_timeout=20.0) as pool:
             await pool.wait_ready(min_ready=2)
-            own_server.pause()
+            freeze(own_server)
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(pool.scale_up(1), 0.2)
             own_server.resume()
@@ -407,7 +414,7 @@ class Advisor:
             "picks raise": lambda: 1 / 0,
             "picks nothing": lambda: None,
             "picks a stranger": lambda: type(self.first)(99, "elsewhere:1"),
-            "picks what has no hash": lambda: [],
+            "picks what has no hash": list,
             "takes an argument": lambda key: members[0],
             "always picks the first it ever saw": lambda: self.first,
         }[self.wrong]
@@ -482,18 +489,21 @@ async def test_a_listener_that_raises_is_counted_logged_once_and_harmless(
 async def test_a_listener_that_wants_to_exit_ends_neither_thread_nor_loop(
     room: ModuleType, own_server: ServerProcess
 ) -> None:
+    exits: list[events.Event] = []
+
     def quitter(event: events.Event) -> None:
-        if isinstance(event, (events.ConnectionDown, events.ConnectFailed)):
+        if isinstance(event, events.ConnectionDown) and not exits:
+            exits.append(event)
             sys.exit("enough")
 
     async with pool_of(room, own_server.target) as pool:
         await do(pool.wait_ready, min_ready=2)
         pool.add_listener(quitter)
         own_server.kill()
-        await until(lambda: pool.status().current_size == 0)
+        await until(lambda: pool.status().current_size == 0, 3.0)
         own_server.start()
         await do(pool.wait_ready, 20.0, min_ready=2)
-        assert pool.stats().listener_errors > 0
+        assert pool.stats().listener_errors == len(exits) == 1
 
 
 @both
@@ -514,7 +524,8 @@ async def test_a_listener_that_uses_the_pool_does_not_hang_it(room: ModuleType, 
         await do(pool.wait_ready, min_ready=2)
         await echo(pool)
         assert pool.status().expected_size == 2
-        assert pool.stats().in_flight == 0
+        # The listener's own RPC may still run: members are published before it is told of them.
+        await until(lambda: pool.stats().in_flight == 0)
         assert bool(pool.stats().listener_errors) == (room is grpcpool)
 
 
