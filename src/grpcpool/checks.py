@@ -21,7 +21,6 @@ __all__ = [
     "credentials",
     "endpoints",
     "flag",
-    "grace",
     "integer",
     "is_plaintext",
     "join",
@@ -31,6 +30,7 @@ __all__ = [
     "seconds",
     "sequence",
     "type_of",
+    "waiting",
 ]
 
 # A channel argument: a name, and whatever grpc takes as a value.
@@ -238,9 +238,10 @@ def min_ready(value: Any, size: int) -> None:
     require(value <= size, "min_ready", value, allowed)
 
 
-def grace(value: Any) -> None:
-    """Refuse a time to wait that is none."""
-    allowed = "seconds, 0 or more, or None"
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    require(value is None or number, "grace", value, allowed, wrong_type=True)
-    require(value is None or value >= 0, "grace", value, allowed)
+def waiting(field: str, value: Any, *, optional: bool = False) -> None:
+    """Refuse what is no time to wait: 0 or more; None only if `optional`."""
+    allowed = "seconds, 0 or more" + (", or None" if optional else "")
+    if optional and value is None:
+        return
+    require(isinstance(value, (int, float)) and not isinstance(value, bool), field, value, allowed, wrong_type=True)
+    require(value >= 0, field, value, allowed)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .strategies.base import Strategy
 
-__all__ = ["DEFAULT_SIZE", "PoolConfig", "PoolOptions", "Target", "nearest"]
+__all__ = ["DEFAULT_SIZE", "PoolConfig", "PoolOptions", "Target", "credentials_for_member", "nearest"]
 
 Target = str | Endpoint
 # Credentials, or a factory that is called once for each member: for credentials that cannot serve two channels, and
@@ -215,9 +215,8 @@ class PoolConfig:
             "credentials": credentials,
             "options": options,
             "compression": compression,
-            "require_tls": True,
         }
-        return cls.of(fields, pool_options)
+        return cls.of(fields, {**pool_options, "require_tls": True})
 
     @classmethod
     def local(
@@ -322,6 +321,16 @@ class PoolConfig:
                 text = repr(value)
             parts.append(f"{field.name}={text}")
         return f"PoolConfig({', '.join(parts)})"
+
+
+def credentials_for_member(config: PoolConfig) -> Any:
+    """Return the credentials for one more member, made anew if they come from a factory."""
+    if not callable(config.credentials):
+        return config.credentials
+    made = config.credentials()
+    # Whoever writes a factory for credentials wants some. If it ever fails to, that must not go unnoticed.
+    checks.credentials(made, tls=True)
+    return made
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

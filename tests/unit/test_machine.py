@@ -141,8 +141,7 @@ def test_after_enough_failures_in_a_row_the_channel_is_rebuilt_and_the_waits_go_
     (member,) = world.channels
     world.fail(member)
     for _ in range(2):
-        world.clock.now = world.machine.wake_at
-        world.tell(Tick())
+        world.attempt(member)
         world.answer(member, "refused")
     (rebuilt,) = world.told(events.Rebuilt)
     assert (rebuilt.member, rebuilt.attempts) == (member.id, 3)
@@ -170,14 +169,30 @@ def test_a_rebuilt_member_with_running_rpcs_stays_until_they_end() -> None:
     assert world.closed == [member]
 
 
+def test_an_attempt_is_judged_when_it_has_surely_been_made() -> None:
+    world = opened(size=1, backoff_min=1.0)
+    (member,) = world.channels
+    world.fail(member)
+    failed = world.clock()
+    connects = len(world.connects)
+    world.clock.now = world.machine.wake_at
+    world.tell(Tick())
+    assert len(world.connects) == connects + 1
+    assert world.questions == []
+    world.clock.now = world.machine.wake_at
+    world.tell(Tick())
+    assert world.questions == [member]
+    # At the latest grpc's own attempt comes 1.2 s after the one that failed.
+    assert world.clock() >= failed + 1.2
+
+
 def test_a_member_that_turns_out_to_answer_is_looked_at_again() -> None:
     world = opened(size=1)
     (member,) = world.channels
     world.observe(member, FAILED)
     world.answer(member, None)
     assert world.told(events.ConnectFailed) == []
-    world.clock.now = world.machine.wake_at
-    world.tell(Tick())
+    world.attempt(member)
     assert world.questions == [member]
 
 

@@ -30,6 +30,7 @@ from grpcpool.core.messages import (
     Publish,
     Report,
     Retire,
+    Tick,
 )
 from grpcpool.endpoint import Endpoint
 from grpcpool.testing import FakeClock
@@ -72,6 +73,12 @@ class World:
     def connect_all(self) -> None:
         for member in list(self.channels):
             self.observe(member, Connectivity.READY)
+
+    def attempt(self, member: Member) -> None:
+        """Let the time come for the member's next attempt, and for asking how it went."""
+        while member not in self.questions:
+            self.clock.now = self.machine.wake_at
+            self.tell(Tick())
 
     def answer(self, member: Member, error: str | None) -> None:
         self.questions.remove(member)

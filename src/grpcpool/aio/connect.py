@@ -10,7 +10,7 @@ import grpc
 
 from .. import originals
 from ..checks import is_plaintext
-from ..config import PoolConfig
+from ..config import PoolConfig, credentials_for_member
 from ..core.connectivity import Connectivity
 from .calls import let_go_of_calls
 
@@ -48,7 +48,7 @@ def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) 
     is to be instrumented like any other channel. Some replace them by a pool, though (one line patches a whole
     program); within this call our own factories therefore make plain channels.
     """
-    credentials = config.credentials() if callable(config.credentials) else config.credentials
+    credentials = credentials_for_member(config)
     # By keyword, all of them: what instrumentation puts in the factory's place often looks for `interceptors` there.
     arguments: dict[str, Any] = {
         "options": config.channel_options(),

@@ -63,8 +63,6 @@ class ChannelPool(grpc.aio.Channel):
         Raises:
             PoolClosed: it was closed.
         """
-        if self._engine.machine.closed:
-            self._room.refuse()
         self._room.open()
 
     async def close(self, grace: float | None = None) -> None:
@@ -76,7 +74,7 @@ class ChannelPool(grpc.aio.Channel):
 
         Waits for `grace` at the most. Idempotent. If this is cancelled while it waits, what still runs is cancelled.
         """
-        checks.grace(grace)
+        checks.waiting("grace", grace, optional=True)
         room, machine = self._room, self._engine.machine
         if machine.opened is not None:
             room.bind()
@@ -113,6 +111,7 @@ class ChannelPool(grpc.aio.Channel):
         engine = self._engine
         machine = engine.machine
         checks.min_ready(min_ready, machine.size)
+        checks.waiting("timeout", timeout)
         await self.open()
         if not await self._room.wait_for(
             lambda: len(engine.generation.members) >= min_ready or machine.closed, timeout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, cast
 
@@ -15,15 +14,16 @@ from ..assembly import assemble
 from ..config import PoolConfig
 from ..core.connectivity import Connectivity
 from ..core.lease import Lease
+from ..core.lookout import Lookout
 from ..core.member import Member
-from ..core.messages import Explained, Input, Observed, Open, Pinged, Tick
+from ..core.messages import Explained, Input, Open, Pinged
 from ..errors import NotConnected
-from ..telemetry.logging import logger
+from ..telemetry.logging import complain
 from .channel import CountedChannel
 from .connect import ask, build_channel, connectivity_of
 from .errors import AioNotConnected, AioPoolClosed, WrongLoop
 from .interceptors import for_members, sort
-from .monitor import Timer, watch
+from .monitor import SLOW, Monitor
 
 __all__ = ["EXPLAIN_TIMEOUT", "AioRoom"]
 
@@ -44,16 +44,16 @@ class AioRoom:
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._rung = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
-        self._watches: dict[Member, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: set[asyncio.Task[Any]] = set()
-        self._timer = Timer(self, AioRoom._tick)
+        self._monitor = Monitor(self, AioRoom._look, AioRoom._monitor_failed)
         self.interceptors = sort(cast("tuple[Any, ...]", config.interceptors))
         self.engine = assemble(config, self)
-        # The tasks alone, for the members lead back to this room, and what the finalizer holds is never collected.
-        self._watchers: set[asyncio.Task[Any]] = set()
-        weakref.finalize(self, _abandon, self._watchers).atexit = False
+        self._lookout = Lookout(
+            self.engine, time.monotonic, idle=grpc.ChannelConnectivity.IDLE, translate=connectivity_of
+        )
         self.front = CountedChannel(self._acquire, self._suspect, self)
 
     def _acquire(self) -> Lease:
@@ -94,24 +94,23 @@ class AioRoom:
 
     def open(self) -> None:
         """Open the engine, if it is not; its members have channels then."""
-        self.bind()
+        if self.engine.machine.closed:
+            self.refuse()
+        self._monitor.start(self.bind())
         self.tell(Open())
+        self._monitor.ring()
 
     async def ask(self, question: Callable[[asyncio.Future[int]], Input]) -> int:
         """Hand the engine a message with a ticket, and return or raise what it answers."""
         ticket: asyncio.Future[int] = self.bind().create_future()
         self.tell(question(ticket))
+        self._monitor.ring()
         return await ticket
 
     def tell(self, message: Input) -> None:
         """Hand the engine a message, and work with it."""
         self.engine.post(message)
-        self._pump()
-
-    def _pump(self) -> None:
         self.engine.pump()
-        if self._loop is not None and not self._loop.is_closed():
-            self._timer.set(self._loop, self.engine.machine.wake_at, time.monotonic())
 
     async def wait_for(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `condition` holds; False if it took longer than `timeout` seconds."""
@@ -129,7 +128,8 @@ class AioRoom:
         return True
 
     async def stop(self) -> None:
-        """Wait until every channel is closed."""
+        """Look no more, and wait until every channel is closed."""
+        self._monitor.stop()
         for task in self._tasks:
             task.cancel()
         pending = {*self._tasks, *self._closing}
@@ -165,12 +165,10 @@ class AioRoom:
         channel = build_channel(self._config, member.endpoint, for_members(self.interceptors))
         member.channel = channel
         member.bound = CountedChannel(functools.partial(self._acquire_on, member), self._suspect, self)
-        task = watch(self.bind(), self, member, AioRoom._observed, AioRoom._watch_failed)
-        self._watches[member] = task
-        self._keep(self._watchers, task)
+        self._lookout.add(member, channel.get_state)
 
     def connect(self, member: Member) -> None:
-        member.channel.get_state(try_to_connect=True)
+        self._lookout.connect(member)
 
     def explain(self, member: Member) -> None:
         async def explain() -> None:
@@ -194,7 +192,7 @@ class AioRoom:
         self._spawn(ping())
 
     def close_channel(self, member: Member) -> None:
-        self._watches.pop(member).cancel()
+        self._lookout.remove(member)
         self._keep(self._closing, self.bind().create_task(member.channel.close()))
         self.published()
 
@@ -213,7 +211,7 @@ class AioRoom:
         # Perhaps from another thread, in which a garbage collection found the call; hence "threadsafe". On a loop that
         # is closed there is nothing left to do.
         try:
-            loop.call_soon_threadsafe(self._pump)
+            loop.call_soon_threadsafe(self.engine.pump)
         except RuntimeError:
             pass
 
@@ -230,27 +228,35 @@ class AioRoom:
         raise AioPoolClosed(f"pool {self._config.label!r} is closed; make a new one")
 
     def complain(self, text: str, error: BaseException) -> None:
-        logger.error("pool %r: %s", self._config.label, text, exc_info=error)
+        complain(self._config.label, text, error)
 
     # --- watching
 
-    def _observed(self, member: Member, state: grpc.ChannelConnectivity) -> None:
-        self.tell(Observed(member, connectivity_of(state)))
-
-    def _watch_failed(self, error: BaseException) -> None:
-        self.engine.maintenance_failed(error)
+    def _look(self) -> tuple[bool, float | None]:
+        """See what has become of every connection, and act on it."""
+        seen = self._lookout.look()
+        self.engine.pump()
+        return seen
 
     def _suspect(self, member: Member) -> None:
         """An RPC came back UNAVAILABLE: look at its connection at once."""
-        if not member.retired:
-            self._observed(member, member.channel.get_state())
+        if self._lookout.glance(member):
+            self.engine.pump()
+            return
+        # An RPC may hear of the end of its connection a moment before the channel says so. But a server may also
+        # answer UNAVAILABLE to every call, and that must not keep the monitor running.
+        now = time.monotonic()
+        if now - self._rung > SLOW:
+            self._rung = now
+            self._monitor.ring()
 
-    def _tick(self) -> None:
-        self.tell(Tick())
+    def _monitor_failed(self, error: BaseException) -> None:
+        self.engine.maintenance_failed(error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.bind().create_task(work)
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # see `monitor.watch`
+        # A loop that is stopped for good without closing the pool would complain of this task when it is collected.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._keep(self._tasks, task)
 
     def _keep(self, tasks: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
@@ -258,15 +264,3 @@ class AioRoom:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-
-def _abandon(watchers: set[asyncio.Task[Any]]) -> None:
-    """Let go of the channels of a pool that was collected unclosed: grpc keeps a waiting task alive, the task its channel.
-
-    Channels with running RPCs stay: their leases hold on to them.
-    """
-    for task in list(watchers):
-        # Perhaps from another thread; and on a loop that is closed there is nothing left to do.
-        try:
-            task.get_loop().call_soon_threadsafe(task.cancel)
-        except RuntimeError:
-            return

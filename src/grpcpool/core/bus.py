@@ -81,7 +81,11 @@ class Bus:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception as error:
+            except KeyboardInterrupt:
+                # Not the listener's doing.
+                raise
+            except BaseException as error:
+                # Even SystemExit: it would end whichever thread or loop this happens to run in, and nothing else.
                 self._errors.add()
                 if listener not in self._reported:
                     self._reported = (*self._reported, listener)

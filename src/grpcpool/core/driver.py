@@ -69,10 +69,15 @@ class Driver:
         except Exception as error:
             self._on_error(error)
             return
+        interrupt: BaseException | None = None
         for effect in effects:
             # One effect that fails must not take the others with it: a channel that cannot be closed is no reason not
-            # to publish the next generation.
+            # to publish the next generation. The same goes for one that Ctrl-C strikes.
             try:
                 self._perform(effect)
             except Exception as error:
                 self._on_error(error)
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import events
 from ..endpoint import place
-from .backoff import backoff
+from .backoff import backoff, patience
 from .connectivity import Connectivity
 from .member import Member
 from .messages import CloseChannel, Connect, Effect, Emit, Explain, OpenChannels, Ping
@@ -108,6 +108,7 @@ class Members:
         slot.phase = Phase.READY
         slot.ready_since = now
         slot.failures = 0
+        slot.trying = False
         slot.error = None
         slot.picks = -1
         slot.due = None if self._policy.ping_interval is None else now + self._policy.ping_interval
@@ -177,13 +178,18 @@ class Members:
         )
 
     def _retry(self, slot: Slot, now: float) -> None:
-        slot.since = now
-        if slot.built:
-            # grpc makes the attempt by itself, on the same schedule; asking how it went is the attempt's end.
-            self.out.append(Connect(slot.member))
-            self._explain(slot)
-        else:
+        if not slot.built:
+            slot.since = now
             self.out.append(OpenChannels((slot.member,)))
+        elif not slot.trying:
+            # The attempt itself is grpc's, on a schedule like ours but with a jitter of its own.
+            slot.trying = True
+            slot.since = now
+            slot.due = now + patience(slot.failures, minimum=self._policy.backoff_min, maximum=self._policy.backoff_max)
+            self.out.append(Connect(slot.member))
+        else:
+            slot.trying = False
+            self._explain(slot)
 
     def _replace(self, slot: Slot, now: float) -> None:
         """Let a fresh channel take the member's place. The old one stays until its last RPC has ended."""

@@ -46,6 +46,7 @@ class Slot:
         ready_since: when it connected; None if it is not connected.
         failures: attempts that failed since it was last connected, those of its predecessors included.
         due: when something is to be done about it: the next attempt if it is down, the next ping if it is ready.
+        trying: it is down, and an attempt should be under way by now.
         picks: its picks when it was last looked at for a ping.
         busy: an `Explain` or a `Ping` is under way.
         error: the last connection error.
@@ -60,6 +61,7 @@ class Slot:
     ready_since: float | None = None
     failures: int = 0
     due: float | None = None
+    trying: bool = False
     picks: int = -1
     busy: bool = False
     error: str | None = None

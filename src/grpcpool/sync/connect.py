@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
 from .. import originals
 from ..checks import is_plaintext
-from ..config import PoolConfig
+from ..config import PoolConfig, credentials_for_member
 from ..core.connectivity import Connectivity
+from ..core.lookout import Check
 
-__all__ = ["ALIVE_METHOD", "IDLE", "Watch", "ask", "build_channel", "building", "connectivity_of", "plain_channel", "watch"]
+__all__ = ["ALIVE_METHOD", "IDLE", "ask", "build_channel", "building", "connectivity_of", "plain_channel", "watch"]
 
 # The health service's method: many servers have it, and those that do not answer UNIMPLEMENTED, which proves as well
 # that somebody is there. Sent and read as raw bytes; an empty request asks for the health of the whole server.
@@ -41,7 +42,7 @@ def build_channel(config: PoolConfig, target: str) -> grpc.Channel:
     is to be instrumented like any other channel. Some replace them by a pool, though (one line patches a whole
     program); within this call our own factories therefore make plain channels.
     """
-    credentials = config.credentials() if callable(config.credentials) else config.credentials
+    credentials = credentials_for_member(config)
     options = config.channel_options()
     _state.building = True
     try:
@@ -65,14 +66,8 @@ def connectivity_of(number: int) -> Connectivity:
     return _BY_NUMBER[number]
 
 
-class Watch(Protocol):
-    """Tells the connectivity of one channel, as grpc's number, without blocking. True asks the channel to connect."""
-
-    def __call__(self, connect: bool, /) -> int: ...
-
-
-def watch(channel: grpc.Channel) -> Watch:
-    """Return the cheapest way to learn a channel's connectivity.
+def watch(channel: grpc.Channel) -> Check:
+    """Return the cheapest way to learn a channel's connectivity, as grpc's number for it.
 
     The public way, `subscribe`, costs a thread for each channel that polls five times a second. Beneath its layers a
     channel has an object that simply tells (0.5 µs); that is not public, so it is used where it is found and replaced
@@ -83,7 +78,7 @@ def watch(channel: grpc.Channel) -> Watch:
     while (inner := getattr(inner, "_channel", None)) is not None:
         check = getattr(inner, "check_connectivity_state", None)
         if callable(check):
-            return check  # type: ignore[no-any-return]
+            return check
     return _Subscription(channel)
 
 

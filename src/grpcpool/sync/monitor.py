@@ -8,15 +8,13 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["FAST", "SLOW", "Monitor"]
+from ..core.pace import Pace
 
-# Between two looks while something is going on, and when nothing is. A look costs about 1 µs per member; at 200
-# members and ten looks per second that is 0.2 % of a core, and a lost connection is seen within a tenth of a second.
-# While members connect, 5 ms are well below the time that a connection takes over a network.
-FAST = 0.005
+__all__ = ["SLOW", "Monitor"]
+
+# Between two looks when nothing happens, in seconds. A look costs about 1 µs for each member: at 200 members and ten
+# looks a second 0.2 % of a core; and a lost connection is seen within a tenth of a second.
 SLOW = 0.1
-# How fast the pace falls from one to the other: about a third of a second without news.
-SLACKEN = 1.5
 
 
 class Monitor:
@@ -24,8 +22,9 @@ class Monitor:
 
     Arguments:
         owner: held weakly, so that a pool that nobody closes can be collected.
-        look: called with the owner; returns True if there was news, and the seconds to the next appointment or None.
+        look: called with the owner; returns whether there was news, and the seconds to the next appointment or None.
         on_error: called with the owner and what `look` raised.
+        name: of the thread.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Monitor:
         self._look = look
         self._on_error = on_error
         self._name = name
-        # The one queue that may be put into from a garbage collection, whatever that interrupts.
+        # The one queue that may be put into from a garbage collection, whatever that interrupts. False: stop.
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -62,24 +61,23 @@ class Monitor:
             thread.join(timeout)
 
     def _run(self) -> None:
-        pause = pace = FAST
+        pace = Pace(SLOW)
+        pause = pace.next(True, None)
         while True:
             try:
                 if not self._bell.get(timeout=pause):
                     return
-                pace = FAST
+                pace.quicken()
             except queue.Empty:
-                pace = min(pace * SLACKEN, SLOW)
+                pass
             owner = self._owner()
             if owner is None:
                 return
-            appointment: float | None = None
+            news, appointment = False, None
             try:
                 news, appointment = self._look(owner)
-                if news:
-                    pace = FAST
             except Exception as error:
                 self._on_error(owner, error)
             # Not to be kept alive while this thread sleeps.
             del owner
-            pause = pace if appointment is None else max(min(pace, appointment), 0.001)
+            pause = pace.next(news, appointment)

@@ -66,7 +66,7 @@ class ChannelPool(grpc.Channel):
 
         Blocks for `grace` at the most. Idempotent, from any thread.
         """
-        checks.grace(grace)
+        checks.waiting("grace", grace, optional=True)
         room, machine = self._room, self._engine.machine
         room.tell(Close())
         if grace:
@@ -101,6 +101,7 @@ class ChannelPool(grpc.Channel):
         engine = self._engine
         machine = engine.machine
         checks.min_ready(min_ready, machine.size)
+        checks.waiting("timeout", timeout)
         self.open()
         if not self._room.wait_for(lambda: len(engine.generation.members) >= min_ready or machine.closed, timeout):
             raise PoolTimeout(f"fewer than {min_ready} members connected within {timeout:g} s: {engine.describe()}")

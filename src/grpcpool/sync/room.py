@@ -14,12 +14,13 @@ import grpc
 from ..assembly import assemble
 from ..config import PoolConfig
 from ..core.connectivity import Connectivity
+from ..core.lookout import Lookout
 from ..core.member import Member
-from ..core.messages import Explained, Input, Observed, Open, Pinged, Tick
+from ..core.messages import Explained, Input, Open, Pinged
 from ..errors import NotConnected, PoolClosed, PoolError
-from ..telemetry.logging import logger
+from ..telemetry.logging import complain
 from .channel import CountedChannel
-from .connect import IDLE, Watch, ask, build_channel, connectivity_of, watch
+from .connect import IDLE, ask, build_channel, connectivity_of, watch
 from .errors import RpcNotConnected
 from .monitor import SLOW, Monitor
 from .subscribers import Subscribers
@@ -51,12 +52,11 @@ class SyncRoom:
         self._started = False
         # Set in the thread that carries out effects: waiting there for an effect would be waiting for oneself.
         self._performing = threading.local()
-        self._watches: dict[Member, Watch] = {}
-        self._seen: dict[Member, int] = {}
         self._rung = 0.0
         self._monitor = Monitor(self, SyncRoom._look, SyncRoom._monitor_failed, config.label)
         self.subscribers = Subscribers()
         self.engine = assemble(config, self)
+        self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
         self.front = self._counted(self.engine.acquire)
 
     def _counted(self, acquire: Callable[[], Any]) -> grpc.Channel:
@@ -91,10 +91,15 @@ class SyncRoom:
 
     def tell(self, message: Input) -> None:
         """Hand the engine a message, and work with it."""
+        self.engine.post(message)
+        self.pump()
+
+    def pump(self) -> None:
+        """Work with the engine on what it has been told."""
         before = self._is_performing()
         self._performing.now = True
         try:
-            self.engine.tell(message)
+            self.engine.pump()
         finally:
             self._performing.now = before
 
@@ -132,10 +137,10 @@ class SyncRoom:
         channel = build_channel(self._config, member.endpoint)
         member.channel = channel
         member.bound = self._counted(functools.partial(self.engine.acquire_on, member))
-        self._watches[member] = watch(channel)
+        self._lookout.add(member, watch(channel))
 
     def connect(self, member: Member) -> None:
-        self._watches[member](True)
+        self._lookout.connect(member)
 
     def explain(self, member: Member) -> None:
         def answer(error: str | None) -> None:
@@ -154,8 +159,7 @@ class SyncRoom:
         ask(member.channel, self._config.ping_timeout, answer)
 
     def close_channel(self, member: Member) -> None:
-        self._watches.pop(member, None)
-        self._seen.pop(member, None)
+        self._lookout.remove(member)
         member.channel.close()
         self.published()
 
@@ -182,43 +186,20 @@ class SyncRoom:
         raise PoolClosed(f"pool {self._config.label!r} is closed; make a new one")
 
     def complain(self, text: str, error: BaseException) -> None:
-        logger.error("pool %r: %s", self._config.label, text, exc_info=error)
+        complain(self._config.label, text, error)
 
     # --- watching
 
     def _look(self) -> tuple[bool, float | None]:
-        """See what has become of every connection, and keep the machine's appointments. In the monitor's thread."""
-        engine = self.engine
-        machine = engine.machine
-        news = False
-        for member, check in list(self._watches.items()):
-            if member.retired:
-                continue
-            number = check(False)
-            changed = number != self._seen.get(member)
-            # A channel that fell idle twice between two looks seems not to have changed; it still wants a nudge.
-            if changed or number == IDLE:
-                self._seen[member] = number
-                engine.post(Observed(member, connectivity_of(number)))
-                news = news or changed
-        now = time.monotonic()
-        if machine.wake_at is not None and now >= machine.wake_at:
-            engine.post(Tick())
-        self._performing.now = True
-        engine.pump()
-        self._performing.now = False
-        appointment = machine.wake_at
-        return news, None if appointment is None else appointment - now
+        """See what has become of every connection, and act on it. In the monitor's thread."""
+        seen = self._lookout.look()
+        self.pump()
+        return seen
 
     def _suspect(self, member: Member) -> None:
         """An RPC came back UNAVAILABLE: look at its connection at once, in the thread that saw it."""
-        check = self._watches.get(member)
-        if check is None or member.retired:
-            return
-        number = check(False)
-        if number != self._seen.get(member):
-            self._seen[member] = number
-            self.tell(Observed(member, connectivity_of(number)))
+        if self._lookout.glance(member):
+            self.pump()
             return
         # An RPC may hear of the end of its connection a moment before the channel says so. But a server may also
         # answer UNAVAILABLE to every call, and that must not keep the monitor running.

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
 
 from .. import events
 
-__all__ = ["logger", "writer"]
+__all__ = ["complain", "logger", "writer"]
 
 logger = logging.getLogger("grpcpool")
+
+
+def complain(pool: str, text: str, error: BaseException) -> None:
+    """Log an exception that nobody else will hear of: its type, and where it came from.
+
+    Not its message. It may come from code of the user's that handles secrets, and be about one.
+    """
+    where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    logger.error("pool %r: %s: %s\n%s", pool, text, type(error).__name__, where)
 
 
 def writer(*, log_connection_errors: bool) -> Callable[[events.Event], None]:

@@ -24,7 +24,7 @@ START_TIMEOUT = 30.0
 
 
 class ServerProcess:
-    """A gRPC echo server in a process of its own. A context manager; not thread-safe.
+    """A gRPC echo server in a process of its own. A context manager; not thread-safe; POSIX only (it sends signals).
 
     It echoes bytes. What a call shall suffer is said in its metadata: ``delay`` (seconds before the answer), ``code``
     (a status name such as ``INTERNAL``, to fail with), ``count`` (how many messages a server stream sends; default 3)
@@ -84,6 +84,8 @@ class ServerProcess:
             [sys.executable, "-m", "grpcpool.testing.serve", f"--address={address}", *self._arguments],
             stdout=subprocess.PIPE,
             text=True,
+            # Ctrl-C in a terminal goes to a whole process group; when a server dies is for its owner to say.
+            start_new_session=True,
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline().strip()
