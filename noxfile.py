@@ -13,8 +13,9 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "types", "imports", "tests", "tests_oldest", "tests_bare"]
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-# The lower bound in pyproject.toml; the last Python that this grpcio has wheels for is 3.12.
-OLDEST_GRPCIO = "1.63.0"
+# The lower bound in pyproject.toml. Before it, a sync channel that nobody watches or calls does not get on with
+# connecting, so that a look at its state now and then is not enough.
+OLDEST_GRPCIO = "1.80.0"
 
 
 @nox.session
