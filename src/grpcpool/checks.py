@@ -5,7 +5,7 @@ Values that could hold a secret (credentials, channel options, objects of the us
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
 from typing import Any, cast
 
 import grpc
@@ -22,8 +22,10 @@ __all__ = [
     "endpoints",
     "flag",
     "integer",
+    "is_insecure",
     "is_plaintext",
     "join",
+    "listener",
     "min_ready",
     "positive",
     "require",
@@ -208,14 +210,35 @@ class _Hidden(str):
         return str(self)
 
 
+# The two questions below can only be answered by the types and names inside grpc's credentials, which are private.
+# Should a future grpc rename them, the answer becomes "it is not", and nothing else depends on it.
+
+
+def is_insecure(value: Any) -> bool:
+    """Say whether credentials are none at all: None, or grpc's insecure ones, which no secure channel takes."""
+    return value is None or "insecure" in _kind(getattr(value, "_credentials", None))
+
+
 def is_plaintext(value: Any) -> bool:
-    """Say whether credentials stand for plaintext: None, or grpc's insecure ones."""
-    if value is None:
+    """Say whether credentials leave the traffic unencrypted: none at all, local ones, or a wrapping around such."""
+    return value is None or _leaves_plain(getattr(value, "_credentials", None))
+
+
+def _leaves_plain(inner: Any) -> bool:
+    if any(word in _kind(inner) for word in ("insecure", "local")):
         return True
-    # `grpc.experimental.insecure_channel_credentials()` is plaintext in the guise of credentials, and only its inner
-    # type tells. Should a future grpc rename that type, this check falls silent; nothing else depends on it.
-    inner: Callable[[], Any] | Any = getattr(value, "_credentials", None)
-    return "insecure" in type(inner).__name__.lower()
+    wrapped = [getattr(inner, name, None) for name in ("_channel_credentials", "_fallback_credentials")]
+    return any(_leaves_plain(each) for each in wrapped if each is not None)
+
+
+def _kind(inner: Any) -> str:
+    return type(inner).__name__.lower()
+
+
+def listener(value: Any) -> None:
+    """Refuse what cannot be told an event, and what would never be run: a coroutine function."""
+    usable = callable(value) and not inspect.iscoroutinefunction(value)
+    require(usable, "listeners", value, "callables that take one event, and no coroutine functions", wrong_type=True)
 
 
 # --- arguments of the pools' methods

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from . import checks
 from .endpoint import Endpoint
-from .errors import ConfigTypeError
+from .errors import ConfigError, ConfigTypeError
 from .events import Listener
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class PoolConfig:
         for field in ("log_connection_errors", "require_tls"):
             checks.flag(field, getattr(self, field))
         for listener in cast("tuple[object, ...]", self.listeners):
-            checks.require(callable(listener), "listeners", listener, "callables that take one event", wrong_type=True)
+            checks.listener(listener)
         checks.compression(self.compression)
         checks.credentials(self.credentials, tls=self.require_tls)
 
@@ -328,8 +328,10 @@ def credentials_for_member(config: PoolConfig) -> Any:
     if not callable(config.credentials):
         return config.credentials
     made = config.credentials()
-    # Whoever writes a factory for credentials wants some. If it ever fails to, that must not go unnoticed.
-    checks.credentials(made, tls=True)
+    # Whoever writes a factory for credentials wants some. If it ever returns none, that must not go unnoticed.
+    if checks.is_insecure(made):
+        raise ConfigError("credentials", "plaintext from the factory", "grpc.ChannelCredentials")
+    checks.credentials(made, tls=config.require_tls)
     return made
 
 

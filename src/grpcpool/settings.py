@@ -73,7 +73,7 @@ def from_environment(config: type[Config], prefix: str, options: Mapping[str, An
 
     class Environment(_Fields, BaseSettings):
         # Others may set variables that begin so too: Kubernetes does, for every service.
-        model_config = SettingsConfigDict(env_prefix=prefix, extra="ignore")
+        model_config = SettingsConfigDict(env_prefix=prefix, extra="ignore", env_parse_none_str="none")
 
     def name(field: str) -> str:
         return f"{prefix}{field.upper()}"
@@ -113,7 +113,7 @@ def from_table(
 def _build(
     config: type[Config], settings: _Fields, name: Callable[[str], str], options: Mapping[str, Any]
 ) -> Config:
-    fields = settings.model_dump(exclude_none=True)
+    fields = settings.model_dump(exclude_unset=True)
     try:
         found = _with_credentials(fields)
         return config.of({field: value for field, value in found.items() if field not in options}, options)

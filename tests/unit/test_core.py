@@ -377,7 +377,7 @@ def test_a_picker_that_returns_a_stranger_or_raises_is_overruled(wrong: Any) -> 
 
     generation = builder(Custom(picker), problems).build(MEMBERS, ())
     assert {generation.pick() for _ in range(3)} == set(MEMBERS)
-    assert len(problems) == 3
+    assert len(problems) == 1, "and it is said once"
 
 
 def test_without_a_connected_member_rpcs_take_turns_on_the_others_and_others_are_told() -> None:
@@ -610,7 +610,7 @@ def test_what_fails_in_the_background_is_counted_and_told() -> None:
     room.engine.tell(Open())
     room.engine.maintenance_failed(RuntimeError("elsewhere"))
     assert room.engine.stats().maintenance_errors == 3
-    assert [e.error for e in heard if isinstance(e, events.MaintenanceFailed)][-1] == "RuntimeError('elsewhere')"
+    assert [e.error for e in heard if isinstance(e, events.MaintenanceFailed)][-1] == "RuntimeError"
     assert len(room.did("complain")) == 3
 
 

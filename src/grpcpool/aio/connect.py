@@ -9,16 +9,13 @@ from typing import Any
 import grpc
 
 from .. import originals
-from ..checks import is_plaintext
+from ..checks import is_insecure
 from ..config import PoolConfig, credentials_for_member
 from ..core.connectivity import Connectivity
+from ..liveness import ALIVE_METHOD, verdict
 from .calls import let_go_of_calls
 
-__all__ = ["ALIVE_METHOD", "ask", "build_channel", "building", "connectivity_of", "plain_channel"]
-
-# The health service's method: many servers have it, and those that do not answer UNIMPLEMENTED, which proves as well
-# that somebody is there. Sent and read as raw bytes; an empty request asks for the health of the whole server.
-ALIVE_METHOD = "/grpc.health.v1.Health/Check"
+__all__ = ["ask", "build_channel", "building", "connectivity_of", "plain_channel"]
 
 _state = threading.local()
 
@@ -57,7 +54,7 @@ def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) 
     }
     _state.building = True
     try:
-        if is_plaintext(credentials):
+        if is_insecure(credentials):
             channel = grpc.aio.insecure_channel(target, **arguments)
         else:
             channel = grpc.aio.secure_channel(target, credentials, **arguments)
@@ -75,15 +72,12 @@ def connectivity_of(state: grpc.ChannelConnectivity) -> Connectivity:
 async def ask(channel: grpc.aio.Channel, timeout: float) -> str | None:
     """Make a real round trip, and return None if there was one, or the reason if there was not.
 
-    Any status that a server can have sent proves that it is there; UNAVAILABLE and DEADLINE_EXCEEDED do not.
+    See `verdict` for what counts.
     """
     try:
         await channel.unary_unary(ALIVE_METHOD)(b"", timeout=timeout)
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"no answer within {timeout:g} s"
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            return error.details() or error.code().name
+        return verdict(error.code(), error.details(), timeout)
     except Exception as error:
         # An interceptor of the user's raised. That says nothing about the server, but the channel's state does.
         if channel.get_state() is not grpc.ChannelConnectivity.READY:

@@ -238,6 +238,7 @@ class ChannelPool(grpc.aio.Channel):
 
     def add_listener(self, listener: Listener) -> None:
         """Tell `listener` every event from now on; see `grpcpool.events`."""
+        checks.listener(listener)
         self._engine.add_listener(listener)
 
     def remove_listener(self, listener: Listener) -> None:
@@ -295,7 +296,7 @@ def secure_channel(
     Raises:
         ConfigError: an option is unknown or not allowed; it is named.
     """
-    if checks.is_plaintext(credentials):
+    if checks.is_insecure(credentials):
         raise ConfigTypeError("credentials", "plaintext", "grpc.ChannelCredentials; insecure_channel() is for plaintext")
     return _channel(target, credentials, options, compression, interceptors, pool_options)
 

@@ -88,8 +88,8 @@ class AioRoom:
             self._loop = running
             return running
         raise WrongLoop(
-            f"pool {self._config.label!r} belongs to {loop!r}, on which it was first used, and cannot be used on "
-            f"{running!r}; make one pool for each loop"
+            f"pool {self._config.label!r} belongs to the loop {_name(loop)}, on which it was first used, and cannot be "
+            f"used on the loop {_name(running)}; make one pool for each loop"
         )
 
     def open(self) -> None:
@@ -264,3 +264,8 @@ class AioRoom:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
+
+
+def _name(loop: asyncio.AbstractEventLoop) -> str:
+    # Two loops of one kind may well have the same repr.
+    return f"{loop!r} at {id(loop):#x}"

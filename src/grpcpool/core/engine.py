@@ -251,7 +251,7 @@ class Engine:
     def _on_error(self, error: BaseException) -> None:
         self._errors.add()
         self._room.complain("background work failed and goes on", error)
-        self.bus.emit(events.MaintenanceFailed(pool=self._name, error=repr(error)))
+        self.bus.emit(events.MaintenanceFailed(pool=self._name, error=type(error).__name__))
 
     def maintenance_failed(self, error: BaseException) -> None:
         """Take note of an exception in the room's own background work."""

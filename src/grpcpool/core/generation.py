@@ -97,8 +97,11 @@ class GenerationBuilder:
         allowed = frozenset(ready)
         instead = itertools.cycle(ready).__next__
         on_error = self._on_error
+        # Said once for each picker: what is wrong with one pick is likely wrong with every other, and there are many.
+        silent = False
 
         def pick() -> Member:
+            nonlocal silent
             try:
                 member = picker()
                 if member in allowed:
@@ -106,7 +109,9 @@ class GenerationBuilder:
                 problem = f"the picker returned {member!r}, which is not among the {len(allowed)} members given"
             except Exception as error:
                 problem = f"the picker raised {error!r}"
-            on_error(problem)
+            if not silent:
+                silent = True
+                on_error(problem)
             return instead()
 
         return pick

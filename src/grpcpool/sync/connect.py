@@ -9,16 +9,13 @@ from typing import Any
 import grpc
 
 from .. import originals
-from ..checks import is_plaintext
+from ..checks import is_insecure
 from ..config import PoolConfig, credentials_for_member
 from ..core.connectivity import Connectivity
 from ..core.lookout import Check
+from ..liveness import ALIVE_METHOD, verdict
 
-__all__ = ["ALIVE_METHOD", "IDLE", "ask", "build_channel", "building", "connectivity_of", "plain_channel", "watch"]
-
-# The health service's method: many servers have it, and those that do not answer UNIMPLEMENTED, which proves as well
-# that somebody is there. Sent and read as raw bytes; an empty request asks for the health of the whole server.
-ALIVE_METHOD = "/grpc.health.v1.Health/Check"
+__all__ = ["IDLE", "ask", "build_channel", "building", "connectivity_of", "plain_channel", "watch"]
 
 _state = threading.local()
 
@@ -46,7 +43,7 @@ def build_channel(config: PoolConfig, target: str) -> grpc.Channel:
     options = config.channel_options()
     _state.building = True
     try:
-        if is_plaintext(credentials):
+        if is_insecure(credentials):
             return grpc.insecure_channel(target, options=options, compression=config.compression)
         return grpc.secure_channel(target, credentials, options=options, compression=config.compression)
     finally:
@@ -105,17 +102,10 @@ class _Subscription:
 def ask(channel: grpc.Channel, timeout: float, answer: Callable[[str | None], object]) -> None:
     """Make a real round trip, and call `answer` with None if there was one, or with the reason if there was not.
 
-    Returns at once; `answer` is called from a thread of grpc's. Any status that a server can have sent proves that it
-    is there; UNAVAILABLE and DEADLINE_EXCEEDED do not.
+    Returns at once; `answer` is called from a thread of grpc's. See `verdict` for what counts.
     """
 
     def done(call: Any) -> None:
-        code = call.code()
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            answer(f"no answer within {timeout:g} s")
-        elif code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            answer(call.details() or code.name)
-        else:
-            answer(None)
+        answer(verdict(call.code(), call.details(), timeout))
 
     channel.unary_unary(ALIVE_METHOD).future(b"", timeout=timeout).add_done_callback(done)
