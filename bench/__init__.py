@@ -1,0 +1,1 @@
+"""What grpcpool costs, measured: see README.md in this directory."""
