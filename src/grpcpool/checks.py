@@ -160,10 +160,17 @@ def _channel_option(option: Any) -> ChannelOption:
     elif isinstance(value, (str, bytes)):
         if isinstance(value, str):
             _text("options", value, allowed)
-    # Beside those, grpc takes wrappers of C structures, which it makes itself.
-    elif not type(value).__module__.startswith("grpc"):
+    # Beside those, grpc takes whatever can be made an address, and C structures that it wraps itself.
+    elif not _is_address(value) and not type(value).__module__.startswith("grpc"):
         raise ConfigTypeError("options", f"{name} with {type_of(value)}", allowed)
     return name, value
+
+
+def _is_address(value: Any) -> bool:
+    try:
+        return hasattr(value, "__int__") and 0 <= int(value) < 2**64
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _text(field: str, value: Any, allowed: str) -> str:

@@ -26,8 +26,6 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not isinstance(self.target, str):
             raise ConfigTypeError("target", repr(self.target), "a gRPC target as text, such as 'localhost:50051'")
-        if not self.target:
-            raise ConfigError("target", repr(self.target), "a gRPC target, such as 'localhost:50051'")
         if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)):
             raise ConfigTypeError("weight", repr(self.weight), "a number above 0")
         if not 0 < self.weight < float("inf"):

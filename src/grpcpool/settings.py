@@ -110,11 +110,18 @@ def from_table(
     return _build(config, settings, str, options)
 
 
+def _not_blank(targets: list[str]) -> None:
+    # grpc makes a channel to nowhere of an empty target, and so does the pool; but nobody configures one on purpose.
+    if "" in targets:
+        raise ConfigError("target", "''", "gRPC targets, such as 'localhost:50051', separated by commas")
+
+
 def _build(
     config: type[Config], settings: _Fields, name: Callable[[str], str], options: Mapping[str, Any]
 ) -> Config:
     fields = settings.model_dump(exclude_unset=True)
     try:
+        _not_blank(settings.target)
         found = _with_credentials(fields)
         return config.of({field: value for field, value in found.items() if field not in options}, options)
     except ConfigError as error:

@@ -60,7 +60,7 @@ WRONG: list[tuple[str, object, str]] = [
     *(("interceptors", value, "an iterable") for value in (5, object())),
     *(
         ("target", value, "target")
-        for value in (None, 5, [], "", [""], [5], [TARGET, TARGET], [TARGET, Endpoint(TARGET)])
+        for value in (None, 5, [], [5], [TARGET, TARGET], [TARGET, Endpoint(TARGET)])
     ),
     ("size", 1, "one member for each of the 2 targets"),
     *(("options", value, "") for value in (5, "grpc.x", [5], [("grpc.x",)], [(5, 5)], [("a", 1, 2)], {"grpc.x": 1})),

@@ -23,10 +23,12 @@ from grpcpool.core.driver import Driver
 from grpcpool.core.engine import Engine
 from grpcpool.core.generation import GenerationBuilder
 from grpcpool.core.lease import Lease
+from grpcpool.core.lookout import Lookout
 from grpcpool.core.machine import Machine
-from grpcpool.core.slot import Policy
+from grpcpool.core.pace import FAST, Pace
+from grpcpool.core.slot import Phase, Policy
 from grpcpool.core.member import Member
-from grpcpool.core.messages import Close, Emit, Explained, Observed, Open, Pinged, Resize, Tick
+from grpcpool.core.messages import Close, Emit, Explained, Observed, Open, Pinged, Resize, Tick, Wanted
 from grpcpool.endpoint import Endpoint, place
 from grpcpool.errors import PoolClosed, ScalingError
 from grpcpool.strategies import RoundRobin
@@ -267,6 +269,90 @@ def test_no_message_is_lost_and_none_handled_twice_with_many_threads(hasty: None
     assert recorder.errors == []
 
 
+def test_an_interrupt_strikes_after_the_work_is_done() -> None:
+    recorder = Recorder()
+    struck: list[Any] = []
+
+    def strike(effect: Any) -> None:
+        if not struck:
+            struck.append(effect)
+            raise KeyboardInterrupt
+
+    recorder.on_effect = strike
+    recorder.driver.post(Open())
+    with pytest.raises(KeyboardInterrupt):
+        recorder.driver.pump()
+    assert len(recorder.effects) > 1
+    assert recorder.errors == []
+    recorder.driver.post(Close())
+    recorder.driver.pump()
+    assert recorder.machine.closed, "and somebody else can go on"
+
+
+# --- pace and lookout
+
+
+def test_the_pace_slackens_without_news_and_appointments_are_kept() -> None:
+    pace = Pace(0.1)
+    quiet = [pace.next(False, None) for _ in range(20)]
+    assert quiet == sorted(quiet)
+    assert (quiet[0], quiet[-1]) == (FAST * 1.5, 0.1)
+    assert pace.next(False, 0.03) == 0.03
+    assert pace.next(False, -5.0) == FAST
+    assert pace.next(True, None) == FAST
+    pace.next(False, None)
+    pace.quicken()
+    assert pace.next(False, None) == FAST * 1.5
+
+
+def test_the_lookout_passes_on_what_is_new_and_nothing_else() -> None:
+    room = Room()
+    room.engine.tell(Open())
+    first, second = room.engine.machine.slots
+    states = {first: "ready", second: "idle"}
+    asked: list[Member] = []
+
+    def check(member: Member) -> Any:
+        def look(connect: bool) -> str:
+            if connect:
+                asked.append(member)
+            return states[member]
+
+        return look
+
+    lookout = Lookout(room.engine, room.clock, idle="idle", translate=lambda state: Connectivity(state))
+    lookout.add(first, check(first))
+    lookout.add(second, check(second))
+    assert lookout.look() == (True, None)
+    room.engine.pump()
+    assert room.engine.generation.members == (first,)
+    nudges = len(room.did("connect"))
+    assert lookout.look()[0] is False, "idle again is no news"
+    room.engine.pump()
+    assert len(room.did("connect")) == nudges + 1, "but it wants a nudge"
+    lookout.connect(second)
+    assert asked == [second]
+    assert lookout.glance(first) is False
+    states[first] = "transient failure"
+    assert lookout.glance(first) is True
+    room.engine.pump()
+    assert room.engine.generation.members == ()
+    room.engine.tell(Explained(first, "refused"))
+    room.clock.advance(60)
+    news, appointment = lookout.look()
+    assert appointment is not None
+    assert appointment < 0
+    room.engine.pump()
+    assert room.engine.machine.slots[first].trying, "the appointment was kept"
+    first.retire()
+    states[first] = "ready"
+    assert lookout.glance(first) is False
+    assert lookout.look()[0] is False
+    lookout.remove(first)
+    lookout.remove(first)
+    assert lookout.glance(first) is False
+
+
 # --- the bus
 
 
@@ -296,6 +382,19 @@ def test_a_listener_that_raises_is_counted_reported_once_and_harmless() -> None:
     assert len(heard) == 3
     assert bus.errors == 3
     assert reported == [bad]
+
+
+def test_ctrl_c_in_a_listener_is_not_the_listeners_and_everything_else_is() -> None:
+    def leave(event: events.Event) -> NoReturn:
+        raise SystemExit
+
+    def interrupted(event: events.Event) -> NoReturn:
+        raise KeyboardInterrupt
+
+    bus = Bus("p", [leave, interrupted], log=lambda e: None, on_error=lambda who, error: None)
+    with pytest.raises(KeyboardInterrupt):
+        bus.emit(events.Closed(pool="p", open_for=1.0))
+    assert bus.errors == 1
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(1, 12), (3, 4), (0, 0)])
@@ -442,6 +541,10 @@ class Room:
     def on_first_use(self) -> None:
         self.engine.tell(Open())
 
+    def want(self) -> None:
+        self.noted.append(("want", None))
+        self.engine.tell(Wanted())
+
     def not_connected(self) -> NoReturn:
         raise LookupError("not connected")
 
@@ -559,6 +662,24 @@ def test_the_room_is_asked_for_explanations_and_pings() -> None:
         room.engine.tell(Tick())
     assert room.did("ping") == [second]
     room.engine.tell(Pinged(second, 0.1, None))
+
+
+def test_an_rpc_that_finds_all_members_down_asks_for_a_fresh_channel_and_goes_there() -> None:
+    room = Room()
+    room.engine.tell(Open())
+    room.connect_all()
+    for member in list(room.engine.machine.slots):
+        room.engine.tell(Observed(member, Connectivity.TRANSIENT_FAILURE))
+        room.engine.tell(Explained(member, "refused"))
+    before = set(room.engine.machine.slots)
+    lease = room.engine.acquire()
+    assert lease.member not in before
+    assert room.did("want") == [None]
+    # All the RPCs of that moment go there as well; and when it has failed, they fail with the others for a while.
+    assert room.engine.acquire().member is lease.member
+    room.engine.tell(Observed(lease.member, Connectivity.TRANSIENT_FAILURE))
+    assert room.engine.acquire().member in room.engine.machine.slots
+    assert len([slot for slot in room.engine.machine.slots.values() if slot.phase is not Phase.DRAINING]) == 2
 
 
 def test_a_closed_engine_refuses_rpcs() -> None:

@@ -23,6 +23,7 @@ from grpcpool.core.messages import (
     Republish,
     Resize,
     Tick,
+    Wanted,
 )
 from grpcpool.errors import PoolClosed, ScalingError
 
@@ -242,6 +243,55 @@ def test_a_channel_closed_from_outside_is_replaced() -> None:
     assert world.told(events.ConnectionDown)[0].reason == "its channel was closed from outside the pool"
     assert world.closed == [member]
     assert len(world.channels) == 1
+
+
+# --- demand
+
+
+def all_down(**policy: object) -> World:
+    world = opened(size=2, backoff_min=1.0, **policy)
+    for member in list(world.channels):
+        world.fail(member)
+        world.clock.advance(0.1)
+    return world
+
+
+def test_an_rpc_that_finds_nobody_gets_a_fresh_channel_at_most_once_in_a_while() -> None:
+    world = all_down()
+    first, second = world.channels
+    assert world.hopeless
+    world.tell(Wanted())
+    (fresh,) = world.fallback
+    assert not world.hopeless
+    assert world.closed == [first], "the one that has waited longest"
+    world.tell(Wanted())
+    assert len(world.ever) == 3, "there is hope now"
+    world.fail(fresh)
+    world.tell(Wanted())
+    assert len(world.ever) == 3, "not so soon again"
+    world.clock.advance(1.0)
+    world.tell(Wanted())
+    assert len(world.ever) == 4
+    assert world.closed == [first, second]
+
+
+def test_whoever_comes_back_brings_the_others_of_its_endpoint_along() -> None:
+    world = all_down()
+    first, second = world.channels
+    world.observe(first, READY)
+    assert world.closed == [second]
+    (fresh,) = set(world.channels) - {first}
+    world.observe(fresh, READY)
+    assert set(world.ready) == {first, fresh}
+
+
+@pytest.mark.parametrize("end", [Close, Abort])
+def test_a_closed_pool_makes_no_channel_for_anybody(end: type) -> None:
+    world = all_down()
+    world.tell(Close())
+    world.tell(end())
+    world.tell(Wanted())
+    assert len(world.ever) == 2
 
 
 # --- connectivity of the whole

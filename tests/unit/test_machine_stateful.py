@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
 from grpcpool.core.slot import Phase
-from grpcpool.core.messages import Abort, Close, Open, Republish, Resize, Tick
+from grpcpool.core.messages import Abort, Close, Open, Republish, Resize, Tick, Wanted
 from grpcpool.errors import PoolClosed, ScalingError
 
 from .world import World
@@ -112,6 +112,10 @@ class Pool(RuleBasedStateMachine):
     @rule()
     def mend_the_factory(self) -> None:
         self.world.unbuildable.clear()
+
+    @rule()
+    def want(self) -> None:
+        self.world.tell(Wanted())
 
     @rule()
     def republish(self) -> None:

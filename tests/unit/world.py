@@ -54,7 +54,7 @@ class World:
         self.pings: list[Member] = []
         self.ready: tuple[Member, ...] = ()
         self.fallback: tuple[Member, ...] = ()
-        self.shut = False
+        self.shut = self.hopeless = False
         self.reports: list[Connectivity] = []
         self.events: list[events.Event] = []
         self.leases: list[Lease] = []
@@ -141,8 +141,8 @@ class World:
             case Ping(member):
                 assert member in self.channels
                 self.pings.append(member)
-            case Publish(ready, fallback, closed):
-                self.ready, self.fallback, self.shut = ready, fallback, closed
+            case Publish(ready, fallback, closed, down):
+                self.ready, self.fallback, self.shut, self.hopeless = ready, fallback, closed, down
             case Retire(member):
                 assert member not in self.ready, "retired while it could still be picked"
                 assert member not in self.fallback, "retired while it could still be picked"

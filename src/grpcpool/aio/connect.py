@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
 from .. import originals
 from ..checks import is_insecure
 from ..config import PoolConfig, credentials_for_member
-from ..core.connectivity import Connectivity
+from ..connectivity import private_check
+from ..core.lookout import Check
 from ..liveness import ALIVE_METHOD, verdict
 from .calls import let_go_of_calls
 
-__all__ = ["ask", "build_channel", "building", "connectivity_of", "plain_channel"]
+__all__ = ["ask", "build_channel", "building", "plain_channel", "watch"]
 
 _state = threading.local()
 
@@ -25,17 +26,14 @@ def building() -> bool:
     return getattr(_state, "building", False)
 
 
-def plain_channel(
-    target: str,
-    credentials: Any,
-    options: Any,
-    compression: grpc.Compression | None,
-    interceptors: Sequence[Any] | None,
-) -> grpc.aio.Channel:
-    """Return a channel by grpc's own factory, whatever has been put in its place since."""
-    if credentials is None:
-        return originals.aio_insecure_channel(target, options, compression, interceptors)
-    return originals.aio_secure_channel(target, credentials, options, compression, interceptors)
+def plain_channel() -> grpc.aio.Channel:
+    """Return the member's channel by grpc's own factory, whatever has been put in its place since, and remember it."""
+    target, credentials, arguments = _state.recipe
+    if is_insecure(credentials):
+        _state.plain = originals.aio_insecure_channel(target, **arguments)
+    else:
+        _state.plain = originals.aio_secure_channel(target, credentials, **arguments)
+    return cast("grpc.aio.Channel", _state.plain)
 
 
 def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) -> grpc.aio.Channel:
@@ -43,7 +41,8 @@ def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) 
 
     grpc's factories are looked up now, not when this module was imported: instrumentation replaces them, and a member
     is to be instrumented like any other channel. Some replace them by a pool, though (one line patches a whole
-    program); within this call our own factories therefore make plain channels.
+    program); within this call our own factories therefore make plain channels. If that happens the pool itself has
+    gone through whatever else is in the place of grpc's factory, and the member must not do so again.
     """
     credentials = credentials_for_member(config)
     # By keyword, all of them: what instrumentation puts in the factory's place often looks for `interceptors` there.
@@ -53,20 +52,33 @@ def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) 
         "interceptors": list(interceptors),
     }
     _state.building = True
+    _state.plain = None
+    _state.recipe = (target, credentials, arguments)
     try:
         if is_insecure(credentials):
             channel = grpc.aio.insecure_channel(target, **arguments)
         else:
             channel = grpc.aio.secure_channel(target, credentials, **arguments)
+        channel = _state.plain or channel
     finally:
         _state.building = False
+        _state.plain = _state.recipe = None
     let_go_of_calls(channel)
     return channel
 
 
-def connectivity_of(state: grpc.ChannelConnectivity) -> Connectivity:
-    """Return grpc's connectivity state as ours."""
-    return Connectivity[state.name]
+def watch(channel: grpc.aio.Channel) -> Check:
+    """Return the cheapest way to learn a channel's connectivity, as grpc's number for it.
+
+    The public way, `get_state`, tells the same in five times as long. So it is used only where the private way is not
+    found.
+    """
+
+    def public_check(connect: bool) -> int:
+        number: int = channel.get_state(connect).value[0]
+        return number
+
+    return private_check(channel) or public_check
 
 
 async def ask(channel: grpc.aio.Channel, timeout: float) -> str | None:

@@ -10,7 +10,7 @@ import grpc
 from ..checks import type_of
 from ..errors import ConfigTypeError
 
-__all__ = ["KINDS", "for_members", "sort"]
+__all__ = ["KINDS", "for_members", "share", "sort"]
 
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
@@ -78,3 +78,16 @@ def for_members(lists: dict[str, list[Any]]) -> list[Any]:
             implemented = sum(isinstance(interceptor, base) for base, _ in KINDS.values())
             passed.append(interceptor if implemented == 1 else wrapper(interceptor))
     return passed
+
+
+def share(lists: dict[str, list[Any]], channel: grpc.aio.Channel) -> None:
+    """Let a member's channel work with the pool's own lists, so that what is appended to them later counts there too.
+
+    Under the names below grpc.aio's channels keep theirs, which is private: where a channel has no such lists, or has
+    more in them than it was given (instrumentation adds its own), it stays as it is.
+    """
+    names = {kind: f"_{kind}_interceptors" for kind in KINDS}
+    theirs = {kind: getattr(channel, name, None) for kind, name in names.items()}
+    if all(isinstance(found, list) and len(found) == len(lists[kind]) for kind, found in theirs.items()):
+        for kind, name in names.items():
+            setattr(channel, name, lists[kind])

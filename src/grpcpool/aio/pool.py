@@ -29,8 +29,7 @@ class ChannelPool(grpc.aio.Channel):
     """A pool of gRPC channels that is itself a `grpc.aio.Channel`.
 
     Every RPC made through it runs on one of `size` real connections, chosen by the strategy; its calls are grpc's own
-    call objects. Opens when it is entered, at `open`, or on first use; a closed pool stays closed. Keep one for the
-    life of the program: making channels is what a pool is there to avoid.
+    call objects. Opens on first use, or at `open`; a closed pool stays closed. Keep one for the life of the program: making channels is what a pool is there to avoid.
 
     It may be made anywhere, and belongs to the event loop that it is first used on: use on another loop raises a
     `grpc.aio.UsageError` that names both. Not thread-safe, as nothing in asyncio is.
@@ -89,7 +88,7 @@ class ChannelPool(grpc.aio.Channel):
         await room.stop()
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        # As with grpc's channels, nothing happens before the first use.
         return self
 
     async def __aexit__(
@@ -296,8 +295,8 @@ def secure_channel(
     Raises:
         ConfigError: an option is unknown or not allowed; it is named.
     """
-    if checks.is_insecure(credentials):
-        raise ConfigTypeError("credentials", "plaintext", "grpc.ChannelCredentials; insecure_channel() is for plaintext")
+    if credentials is None:
+        raise ConfigTypeError("credentials", "None", "grpc.ChannelCredentials; insecure_channel() is for plaintext")
     return _channel(target, credentials, options, compression, interceptors, pool_options)
 
 
@@ -311,7 +310,7 @@ def _channel(
 ) -> ChannelPool:
     if building():
         # Called in the place of grpc's own factory, to make a member: see `build_channel`.
-        return cast("ChannelPool", plain_channel(target, credentials, options, compression, interceptors))
+        return cast("ChannelPool", plain_channel())
     fields = {
         "target": target,
         "credentials": credentials,

@@ -12,17 +12,18 @@ import grpc
 
 from ..assembly import assemble
 from ..config import PoolConfig
+from ..connectivity import IDLE, connectivity_of
 from ..core.connectivity import Connectivity
 from ..core.lease import Lease
 from ..core.lookout import Lookout
 from ..core.member import Member
-from ..core.messages import Explained, Input, Open, Pinged
+from ..core.messages import Explained, Input, Open, Pinged, Wanted
 from ..errors import NotConnected
 from ..telemetry.logging import complain
 from .channel import CountedChannel
-from .connect import ask, build_channel, connectivity_of
+from .connect import ask, build_channel, watch
 from .errors import AioNotConnected, AioPoolClosed, WrongLoop
-from .interceptors import for_members, sort
+from .interceptors import for_members, share, sort
 from .monitor import SLOW, Monitor
 
 __all__ = ["EXPLAIN_TIMEOUT", "AioRoom"]
@@ -51,9 +52,7 @@ class AioRoom:
         self._monitor = Monitor(self, AioRoom._look, AioRoom._monitor_failed)
         self.interceptors = sort(cast("tuple[Any, ...]", config.interceptors))
         self.engine = assemble(config, self)
-        self._lookout = Lookout(
-            self.engine, time.monotonic, idle=grpc.ChannelConnectivity.IDLE, translate=connectivity_of
-        )
+        self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
         self.front = CountedChannel(self._acquire, self._suspect, self)
 
     def _acquire(self) -> Lease:
@@ -76,11 +75,8 @@ class AioRoom:
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
-            if loop is None:
-                raise WrongLoop(
-                    f"pool {self._config.label!r} has no event loop: use it for the first time from within a coroutine"
-                ) from None
             # As with a channel of grpc's: a call may be made before its loop is run to await it.
+            loop = self._loop = loop or self._loop_to_be()
             return loop
         if loop is running:
             return loop
@@ -91,6 +87,15 @@ class AioRoom:
             f"pool {self._config.label!r} belongs to the loop {_name(loop)}, on which it was first used, and cannot be "
             f"used on the loop {_name(running)}; make one pool for each loop"
         )
+
+    def _loop_to_be(self) -> asyncio.AbstractEventLoop:
+        try:
+            return asyncio.get_event_loop_policy().get_event_loop()
+        except (RuntimeError, DeprecationWarning):
+            # None was set, and newer versions of Python no longer make one for the asking.
+            raise WrongLoop(
+                f"pool {self._config.label!r} has no event loop: use it for the first time from within a coroutine"
+            ) from None
 
     def open(self) -> None:
         """Open the engine, if it is not; its members have channels then."""
@@ -138,16 +143,18 @@ class AioRoom:
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Return the pool's connectivity; open it if it is asked to connect."""
+        # The state before it was asked, as grpc's own answer.
+        state = grpc.ChannelConnectivity[self.engine.machine.state.name]
         if try_to_connect and not self.engine.machine.closed:
             self.open()
-        return grpc.ChannelConnectivity[self.engine.machine.state.name]
+        return state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Wait until the pool's connectivity differs from `last_observed_state`."""
         machine = self.engine.machine
-        last = connectivity_of(last_observed_state)
-        if machine.closed and machine.state is last:
-            # Nothing will ever change again. grpc.aio raises here too, rather than wait for ever.
+        last = Connectivity[last_observed_state.name]
+        if machine.closed:
+            # Nothing will ever change again.
             self.refuse()
         await self.wait_for(lambda: machine.state is not last, None)
 
@@ -163,9 +170,10 @@ class AioRoom:
 
     def build(self, member: Member) -> None:
         channel = build_channel(self._config, member.endpoint, for_members(self.interceptors))
+        share(self.interceptors, channel)
         member.channel = channel
         member.bound = CountedChannel(functools.partial(self._acquire_on, member), self._suspect, self)
-        self._lookout.add(member, channel.get_state)
+        self._lookout.add(member, watch(channel))
 
     def connect(self, member: Member) -> None:
         self._lookout.connect(member)
@@ -217,6 +225,10 @@ class AioRoom:
 
     def on_first_use(self) -> None:
         self.open()
+
+    def want(self) -> None:
+        self.tell(Wanted())
+        self._monitor.ring()
 
     def not_connected(self) -> NoReturn:
         raise NotConnected(f"no member is connected: {self.engine.describe()}; wait_ready() waits for one")

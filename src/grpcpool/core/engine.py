@@ -72,6 +72,9 @@ class Room(Protocol):
     def on_first_use(self) -> None:
         """An RPC needs the pool open: return when it is, or raise."""
 
+    def want(self) -> None:
+        """An RPC found nobody worth picking: tell the engine `Wanted`."""
+
     def not_connected(self) -> NoReturn:
         """Raise what `get_channel` raises while no member is connected."""
 
@@ -184,6 +187,17 @@ class Engine:
             self._room.no_channel()
         return generation
 
+    def _ask_for_one(self, pick: Callable[[], Member]) -> Callable[[], Member]:
+        """Return a pick that first asks for a member that is worth picking, and picks from what comes of it."""
+
+        def ask_and_pick() -> Member:
+            before = self.generation
+            self._room.want()
+            now = self.generation
+            return pick() if now is before else now.pick()
+
+        return ask_and_pick
+
     def _refuse(self) -> Member:
         self._room.refuse()
 
@@ -205,11 +219,11 @@ class Engine:
     def _perform(self, effect: Effect) -> None:
         room = self._room
         match effect:
-            case Publish(ready, fallback, closed):
+            case Publish(ready, fallback, closed, down):
                 if closed:
                     self.generation = Generation((), self._refuse, self._refuse)
                 else:
-                    generation = self._builder.build(ready, fallback)
+                    generation = self._builder.build(ready, fallback, self._ask_for_one if down else None)
                     generation.pick = self.bus.sampled(generation.pick, self._sample_rate)
                     generation.pick_connected = self.bus.sampled(generation.pick_connected, self._sample_rate)
                     self.generation = generation

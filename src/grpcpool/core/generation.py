@@ -70,14 +70,20 @@ class GenerationBuilder:
         # pick. Somebody else's may be wrong, and must not take the pool down with it.
         self._trusted = type(strategy).__module__.startswith(f"{__package__.partition('.')[0]}.strategies.")
 
-    def build(self, ready: tuple[Member, ...], fallback: tuple[Member, ...]) -> Generation:
-        """Return a generation that picks among `ready`, or among `fallback` while nothing is ready."""
+    def build(
+        self, ready: tuple[Member, ...], fallback: tuple[Member, ...], last_resort: Callable[[Pick], Pick] | None = None
+    ) -> Generation:
+        """Return a generation that picks among `ready`, or among `fallback` while nothing is ready.
+
+        Arguments:
+            last_resort: what is to be made of the pick among `fallback`, if there is little hope for any of them.
+        """
         if ready:
             pick = self._picker(ready)
             return Generation(ready, pick, pick)
         # While nothing is connected there is nothing to choose by, so the fall-back is a plain rotation.
         rotation: Pick = itertools.cycle(fallback).__next__ if fallback else self._no_channel
-        return Generation((), rotation, self._not_connected)
+        return Generation((), last_resort(rotation) if last_resort else rotation, self._not_connected)
 
     def _picker(self, ready: tuple[Member, ...]) -> Pick:
         picker: Callable[[], object]

@@ -36,16 +36,32 @@ class Lookout:
         self._idle = idle
         self._translate = translate
         self._checks: dict[Member, Check] = {}
-        self._seen: dict[Member, Any] = {}
+        # Members and their checks, replaced whole; and what the last look saw of them, in the same order.
+        self._order: tuple[tuple[Member, ...], tuple[Check, ...]] = ((), ())
+        self._states: list[Any] = []
+        # What the engine was told last about each member, by a look or by a glance.
+        self._told: dict[Member, Any] = {}
+        # Set by whatever happens between two looks and makes the comparison of the two say nothing.
+        self._dirty = False
+
+    def __len__(self) -> int:
+        return len(self._checks)
 
     def add(self, member: Member, check: Check) -> None:
         """Look at this member from now on."""
         self._checks[member] = check
+        self._reorder()
 
     def remove(self, member: Member) -> None:
         """Look at this member no more; harmless if it is not looked at."""
         self._checks.pop(member, None)
-        self._seen.pop(member, None)
+        self._told.pop(member, None)
+        self._reorder()
+
+    def _reorder(self) -> None:
+        checks = dict(self._checks)
+        self._order = (tuple(checks), tuple(checks.values()))
+        self._dirty = True
 
     def connect(self, member: Member) -> None:
         """Ask the member's channel to connect."""
@@ -57,24 +73,31 @@ class Lookout:
         Returns:
             Whether there was news, and the seconds to the engine's next appointment, or None.
         """
-        engine = self._engine
+        # Before anything is read: what happens from here on is for the next look.
+        dirty, self._dirty = self._dirty, False
+        members, checks = self._order
+        # Nearly always nothing has changed, so that is found out with as little Python as can be.
+        states = [check(False) for check in checks]
         news = False
-        # A copy, for members come and go in other threads.
-        for member, check in list(self._checks.items()):
-            if member.retired:
-                continue
-            state = check(False)
-            changed = state != self._seen.get(member)
-            # A channel that fell idle twice between two looks seems not to have changed; it still wants a nudge.
-            if changed or state == self._idle:
-                self._seen[member] = state
-                engine.post(Observed(member, self._translate(state)))
-                news = news or changed
+        if dirty or states != self._states or self._idle in states:
+            self._states = states
+            news = self._note(members, states)
         now = self._clock()
-        due = engine.machine.wake_at
+        due = self._engine.machine.wake_at
         if due is not None and now >= due:
-            engine.post(Tick())
+            self._engine.post(Tick())
         return news, None if due is None else due - now
+
+    def _note(self, members: tuple[Member, ...], states: list[Any]) -> bool:
+        news = False
+        for member, state in zip(members, states, strict=True):
+            changed = state != self._told.get(member)
+            # A channel that fell idle twice between two looks seems not to have changed; it still wants a nudge.
+            if (changed or state == self._idle) and not member.retired:
+                self._told[member] = state
+                self._engine.post(Observed(member, self._translate(state)))
+                news = news or changed
+        return news
 
     def glance(self, member: Member) -> bool:
         """Look at this member only; True if that was news."""
@@ -82,8 +105,9 @@ class Lookout:
         if check is None or member.retired:
             return False
         state = check(False)
-        if state == self._seen.get(member):
+        if state == self._told.get(member):
             return False
-        self._seen[member] = state
+        self._told[member] = state
+        self._dirty = True
         self._engine.post(Observed(member, self._translate(state)))
         return True

@@ -34,6 +34,7 @@ from .messages import (
     Resize,
     Retire,
     Tick,
+    Wanted,
 )
 from .slot import Phase, Policy, Slot
 
@@ -80,7 +81,7 @@ class Machine:
         self.wake_at: float | None = None
         self._growth: _Growth | None = None
         self._report_due: float | None = None
-        self._published: tuple[tuple[Member, ...], tuple[Member, ...], bool] | None = ((), (), False)
+        self._published: Publish | None = Publish((), ())
         self._built = False
         self._openers: list[Any] = []
         self._finished = False
@@ -125,6 +126,9 @@ class Machine:
                 self._on_close()
             case Abort():
                 self._on_abort(now)
+            case Wanted():
+                if not self.closed:
+                    members.wanted(now)
             case Republish():  # pragma: no branch
                 # A closed pool has published its last.
                 if not self.closed:
@@ -225,14 +229,14 @@ class Machine:
     def _publish(self) -> None:
         ready = tuple(slot.member for slot in self.slots.values() if slot.phase is Phase.READY)
         usable = [slot for slot in self.slots.values() if slot.built and not slot.joining]
-        fallback = tuple(slot.member for slot in usable if slot.phase is Phase.CONNECTING) or tuple(
-            slot.member for slot in usable if slot.phase is Phase.DOWN
-        )
-        news = (ready, () if ready else fallback, self.closed)
+        fallback = tuple(slot.member for slot in usable if slot.phase is Phase.CONNECTING)
+        failed = tuple(slot.member for slot in usable if slot.phase is Phase.DOWN)
+        down = bool(failed) and not fallback and not ready
+        news = Publish(ready, () if ready else fallback or failed, self.closed, down)
         if news != self._published:
             self._published = news
             # Before all else: picks must not wait until every listener has been told why they change.
-            self.members.out.insert(0, Publish(*news))
+            self.members.out.insert(0, news)
 
     def _aggregate(self) -> Connectivity:
         if self.closed:

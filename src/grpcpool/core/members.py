@@ -43,6 +43,7 @@ class Members:
         self._policy = policy
         self._rng = rng
         self._next_id = 0
+        self._next_favour = 0.0
 
     # --- coming and going
 
@@ -105,6 +106,8 @@ class Members:
         TRANSITIONS[slot.phase, state](self, slot, state, now)
 
     def _on_connected(self, slot: Slot, state: Connectivity, now: float) -> None:
+        # The first sign of life after failures. (One that was never in doubt tells nothing about the others.)
+        back = slot.failures > 0
         slot.phase = Phase.READY
         slot.ready_since = now
         slot.failures = 0
@@ -115,6 +118,8 @@ class Members:
         slot.joining = False
         self.connects += 1
         self.emit(events.Connected(duration=now - slot.since, **self._about(slot)))
+        if back:
+            self._revive(slot.member.endpoint, now)
 
     def _on_lost(self, slot: Slot, state: Connectivity, now: float) -> None:
         reason = f"the connection was lost (channel {state.value})"
@@ -201,6 +206,28 @@ class Members:
         self.emit(
             events.Rebuilt(replacement=successor.member.id, attempts=slot.failures, **self._about(slot))
         )
+
+    # --- demand
+
+    def wanted(self, now: float) -> None:
+        """An RPC found nobody to go to: let one member try to connect at once, whatever it waits for.
+
+        A channel that has failed sits out its backoff, up to half a minute, even if the server is back; and there is
+        no way to make it try earlier, but a fresh channel tries at once. So the member that has waited longest gets
+        one, which the RPC then waits for as it would with a plain channel that was idle. At most once per
+        ``backoff_min``, for channels are not free, and all of the RPCs of a moment can wait for the same one.
+        """
+        nobody = all(slot.phase in (Phase.DOWN, Phase.DRAINING) for slot in self.slots.values())
+        waiting = [slot for slot in self.slots.values() if slot.phase is Phase.DOWN and slot.built and not slot.joining]
+        if nobody and waiting and now >= self._next_favour:
+            self._next_favour = now + self._policy.backoff_min
+            self._replace(min(waiting, key=lambda slot: slot.since), now)
+
+    def _revive(self, endpoint: str, now: float) -> None:
+        """Somebody reached this endpoint: those that wait for it need not wait any longer."""
+        for slot in list(self.slots.values()):
+            if slot.member.endpoint == endpoint and slot.phase is Phase.DOWN and slot.built and not slot.joining:
+                self._replace(slot, now)
 
     # --- time
 

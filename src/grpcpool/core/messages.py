@@ -36,6 +36,7 @@ __all__ = [
     "Resize",
     "Retire",
     "Tick",
+    "Wanted",
 ]
 
 
@@ -107,7 +108,11 @@ class Republish(NamedTuple):
     """Publish once more, though nothing has changed: what is published beside the members has."""
 
 
-Input = Open | Built | Observed | Explained | Pinged | Resize | Drained | Tick | Close | Abort | Republish
+class Wanted(NamedTuple):
+    """An RPC found no member that is connected or about to be."""
+
+
+Input = Open | Built | Observed | Explained | Pinged | Resize | Drained | Tick | Close | Abort | Republish | Wanted
 
 
 # --- effects
@@ -138,11 +143,15 @@ class Ping(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """Picks choose among `ready` from now on, or among `fallback` while nothing is ready."""
+    """Picks choose among `ready` from now on, or among `fallback` while nothing is ready.
+
+    `down`: all of `fallback` have failed, so whoever picks one should say `Wanted` first.
+    """
 
     ready: tuple[Member, ...]
     fallback: tuple[Member, ...]
     closed: bool = False
+    down: bool = False
 
 
 class Retire(NamedTuple):

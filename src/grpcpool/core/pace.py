@@ -13,14 +13,14 @@ SLACKEN = 1.5
 class Pace:
     """The time from one look to the next.
 
-    Arguments:
+    Attributes:
         slow: seconds between two looks when nothing has happened for a while.
     """
 
-    __slots__ = ("_pause", "_slow")
+    __slots__ = ("_pause", "slow")
 
     def __init__(self, slow: float) -> None:
-        self._slow = slow
+        self.slow = slow
         self._pause = FAST
 
     def quicken(self) -> None:
@@ -34,6 +34,6 @@ class Pace:
             news: whether the last look saw any.
             appointment: seconds until something is due, or None.
         """
-        self._pause = FAST if news else min(self._pause * SLACKEN, self._slow)
+        self._pause = FAST if news else min(self._pause * SLACKEN, self.slow)
         # An appointment that is overdue is kept in a moment, not in a busy loop.
         return self._pause if appointment is None else max(min(self._pause, appointment), FAST)

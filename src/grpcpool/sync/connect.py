@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
 from .. import originals
 from ..checks import is_insecure
 from ..config import PoolConfig, credentials_for_member
-from ..core.connectivity import Connectivity
+from ..connectivity import IDLE, private_check
 from ..core.lookout import Check
 from ..liveness import ALIVE_METHOD, verdict
 
-__all__ = ["IDLE", "ask", "build_channel", "building", "connectivity_of", "plain_channel", "watch"]
+__all__ = ["ask", "build_channel", "building", "plain_channel", "watch"]
 
 _state = threading.local()
 
@@ -26,10 +26,12 @@ def building() -> bool:
 
 
 def plain_channel(target: str, credentials: Any, options: Any, compression: grpc.Compression | None) -> grpc.Channel:
-    """Return a channel by grpc's own factory, whatever has been put in its place since."""
-    if credentials is None:
-        return originals.insecure_channel(target, options, compression)
-    return originals.secure_channel(target, credentials, options, compression)
+    """Return a channel by grpc's own factory, whatever has been put in its place since, and remember it."""
+    if is_insecure(credentials):
+        _state.plain = originals.insecure_channel(target, options, compression)
+    else:
+        _state.plain = originals.secure_channel(target, credentials, options, compression)
+    return cast("grpc.Channel", _state.plain)
 
 
 def build_channel(config: PoolConfig, target: str) -> grpc.Channel:
@@ -37,46 +39,31 @@ def build_channel(config: PoolConfig, target: str) -> grpc.Channel:
 
     grpc's factories are looked up now, not when this module was imported: instrumentation replaces them, and a member
     is to be instrumented like any other channel. Some replace them by a pool, though (one line patches a whole
-    program); within this call our own factories therefore make plain channels.
+    program); within this call our own factories therefore make plain channels. If that happens the pool itself has
+    gone through whatever else is in the place of grpc's factory, and the member must not do so again.
     """
     credentials = credentials_for_member(config)
     options = config.channel_options()
     _state.building = True
+    _state.plain = None
     try:
         if is_insecure(credentials):
-            return grpc.insecure_channel(target, options=options, compression=config.compression)
-        return grpc.secure_channel(target, credentials, options=options, compression=config.compression)
+            channel = grpc.insecure_channel(target, options=options, compression=config.compression)
+        else:
+            channel = grpc.secure_channel(target, credentials, options=options, compression=config.compression)
+        return _state.plain or channel
     finally:
         _state.building = False
-
-
-# What the channel says, by grpc's number for it. grpc keeps the number first in the value of its own enum.
-_BY_NUMBER: dict[int, Connectivity] = {
-    state.value[0]: Connectivity[state.name] for state in grpc.ChannelConnectivity
-}
-# The one number that the pool's own loop looks out for.
-IDLE: int = grpc.ChannelConnectivity.IDLE.value[0]
-
-
-def connectivity_of(number: int) -> Connectivity:
-    """Return the connectivity state that grpc numbers so."""
-    return _BY_NUMBER[number]
+        _state.plain = None
 
 
 def watch(channel: grpc.Channel) -> Check:
     """Return the cheapest way to learn a channel's connectivity, as grpc's number for it.
 
-    The public way, `subscribe`, costs a thread for each channel that polls five times a second. Beneath its layers a
-    channel has an object that simply tells (0.5 µs); that is not public, so it is used where it is found and replaced
-    by `subscribe` where it is not.
+    The public way, `subscribe`, costs a thread for each channel that polls five times a second. So it is used only
+    where the private way is not found.
     """
-    inner: Any = channel
-    # Each interceptor layer keeps what it wraps in an attribute of this name, as does the channel at the bottom.
-    while (inner := getattr(inner, "_channel", None)) is not None:
-        check = getattr(inner, "check_connectivity_state", None)
-        if callable(check):
-            return check
-    return _Subscription(channel)
+    return private_check(channel) or _Subscription(channel)
 
 
 class _Subscription:

@@ -12,9 +12,13 @@ from ..core.pace import Pace
 
 __all__ = ["SLOW", "Monitor"]
 
-# Between two looks when nothing happens, in seconds. A look costs about 1 µs for each member: at 200 members and ten
-# looks a second 0.2 % of a core; and a lost connection is seen within a tenth of a second.
+# Between two looks when nothing happens, in seconds: a lost connection is seen within a tenth of a second.
 SLOW = 0.1
+# What a look at one member may cost in seconds of CPU, out of cold caches; and the share of a core that looking may
+# take. Large pools are looked at less often for that, but at least five times a second, as `subscribe` would.
+COST = 2e-6
+SHARE = 0.002
+SLOWEST = 0.2
 
 
 class Monitor:
@@ -41,6 +45,11 @@ class Monitor:
         # The one queue that may be put into from a garbage collection, whatever that interrupts. False: stop.
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._pace = Pace(SLOW)
+
+    def watch_over(self, members: int) -> None:
+        """Suit the pace to the number of members."""
+        self._pace.slow = min(max(SLOW, members * COST / SHARE), SLOWEST)
 
     def start(self) -> None:
         """Start the thread. It is a daemon: nobody has to close a pool to let the interpreter exit."""
@@ -61,7 +70,7 @@ class Monitor:
             thread.join(timeout)
 
     def _run(self) -> None:
-        pace = Pace(SLOW)
+        pace = self._pace
         pause = pace.next(True, None)
         while True:
             try:

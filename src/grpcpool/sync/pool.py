@@ -29,7 +29,7 @@ class ChannelPool(grpc.Channel):
     """A pool of gRPC channels that is itself a `grpc.Channel`.
 
     Every RPC made through it runs on one of `size` real connections, chosen by the strategy; its calls are grpc's own
-    call objects. Thread-safe, all of it. Opens when it is entered, at `open`, or on first use; a closed pool stays
+    call objects. Thread-safe, all of it. Opens on first use, or at `open`; a closed pool stays
     closed. Keep one for the life of the program: making channels is what a pool is there to avoid.
 
     Arguments:
@@ -78,7 +78,7 @@ class ChannelPool(grpc.Channel):
             registry.unregister(self._config.name, self)
 
     def __enter__(self) -> Self:
-        self.open()
+        # As with grpc's channels, nothing happens before the first use.
         return self
 
     def __exit__(
@@ -161,6 +161,11 @@ class ChannelPool(grpc.Channel):
     ) -> grpc.StreamStreamMultiCallable:
         """Return the multicallable of a bidirectional method, as `grpc.Channel.stream_stream` does."""
         return self._room.front.stream_stream(method, request_serializer, response_deserializer, _registered_method)
+
+    def _get_registered_call_handle(self, method: str) -> int:
+        # Asked for by grpc's experimental one-line stubs, which hand it on as `_registered_method`. Each member has a
+        # handle of its own, so there is none to give: the method is then called by its name.
+        return 0
 
     # --- connectivity of the whole
 
@@ -281,8 +286,8 @@ def secure_channel(
     Raises:
         ConfigError: an option is unknown or not allowed; it is named.
     """
-    if checks.is_insecure(credentials):
-        raise ConfigTypeError("credentials", "plaintext", "grpc.ChannelCredentials; insecure_channel() is for plaintext")
+    if credentials is None:
+        raise ConfigTypeError("credentials", "None", "grpc.ChannelCredentials; insecure_channel() is for plaintext")
     return _channel(target, credentials, options, compression, pool_options)
 
 

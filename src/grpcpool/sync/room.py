@@ -13,14 +13,15 @@ import grpc
 
 from ..assembly import assemble
 from ..config import PoolConfig
+from ..connectivity import IDLE, connectivity_of
 from ..core.connectivity import Connectivity
 from ..core.lookout import Lookout
 from ..core.member import Member
-from ..core.messages import Explained, Input, Open, Pinged
+from ..core.messages import Explained, Input, Open, Pinged, Wanted
 from ..errors import NotConnected, PoolClosed, PoolError
 from ..telemetry.logging import complain
 from .channel import CountedChannel
-from .connect import IDLE, ask, build_channel, connectivity_of, watch
+from .connect import ask, build_channel, watch
 from .errors import RpcNotConnected
 from .monitor import SLOW, Monitor
 from .subscribers import Subscribers
@@ -176,6 +177,10 @@ class SyncRoom:
     def on_first_use(self) -> None:
         self.open()
 
+    def want(self) -> None:
+        self.tell(Wanted())
+        self._monitor.ring()
+
     def not_connected(self) -> NoReturn:
         raise NotConnected(f"no member is connected: {self.engine.describe()}; wait_ready() waits for one")
 
@@ -192,6 +197,7 @@ class SyncRoom:
 
     def _look(self) -> tuple[bool, float | None]:
         """See what has become of every connection, and act on it. In the monitor's thread."""
+        self._monitor.watch_over(len(self._lookout))
         seen = self._lookout.look()
         self.pump()
         return seen
