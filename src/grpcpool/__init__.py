@@ -10,28 +10,54 @@ listeners, `strategies` how members are chosen, and `testing` how to test a stra
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import originals as _originals
+from . import originals as _originals  # noqa: F401  # before anybody replaces grpc's factories
 
 if _TYPE_CHECKING:
-    from . import aio as aio, events as events, strategies as strategies
-    from .config import PoolConfig as PoolConfig, PoolOptions as PoolOptions
+    from . import aio as aio
+    from . import events as events
+    from . import strategies as strategies
+    from .config import PoolConfig as PoolConfig
+    from .config import PoolOptions as PoolOptions
     from .endpoint import Endpoint as Endpoint
     from .errors import (
         ConfigError as ConfigError,
+    )
+    from .errors import (
         ConfigTypeError as ConfigTypeError,
+    )
+    from .errors import (
         NotConnected as NotConnected,
+    )
+    from .errors import (
         PoolClosed as PoolClosed,
+    )
+    from .errors import (
         PoolError as PoolError,
+    )
+    from .errors import (
         PoolTimeout as PoolTimeout,
+    )
+    from .errors import (
         ScalingError as ScalingError,
+    )
+    from .errors import (
         UnknownPool as UnknownPool,
     )
-    from .registry import get_pool as get_pool, pools as pools
-    from .stats import MemberStats as MemberStats, PoolStats as PoolStats, PoolStatus as PoolStatus
-    from .strategies import Member as Member, Picker as Picker, Strategy as Strategy
+    from .registry import get_pool as get_pool
+    from .registry import pools as pools
+    from .stats import MemberStats as MemberStats
+    from .stats import PoolStats as PoolStats
+    from .stats import PoolStatus as PoolStatus
+    from .strategies import Member as Member
+    from .strategies import Picker as Picker
+    from .strategies import Strategy as Strategy
     from .sync import (
         ChannelPool as ChannelPool,
+    )
+    from .sync import (
         insecure_channel as insecure_channel,
+    )
+    from .sync import (
         secure_channel as secure_channel,
     )
 

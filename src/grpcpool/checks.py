@@ -5,7 +5,9 @@ Values that could hold a secret (credentials, channel options, objects of the us
 
 from __future__ import annotations
 
+import difflib
 import inspect
+from collections.abc import Iterable
 from typing import Any, cast
 
 import grpc
@@ -27,6 +29,7 @@ __all__ = [
     "join",
     "listener",
     "min_ready",
+    "nearest",
     "positive",
     "require",
     "seconds",
@@ -61,6 +64,13 @@ def type_of(value: object) -> str:
 def _shown(value: object) -> str:
     # Of the user's own classes nobody knows what their repr tells.
     return repr(value) if isinstance(value, (str, bytes, int, float, type(None))) else type_of(value)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at what was meant by `name`."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def integer(field: str, value: Any, *, at_least: int | None, allowed: str | None = None) -> int:
@@ -112,7 +122,10 @@ def endpoints(target: Any) -> tuple[Endpoint, ...]:
         several = (target,) if one else tuple(target)
     except TypeError:
         raise ConfigTypeError("target", _shown(target), "a gRPC target such as 'localhost:50051', or several") from None
-    found = tuple(each if isinstance(each, Endpoint) else Endpoint(_text("target", each, "a gRPC target, as text")) for each in several)
+    found = tuple(
+        each if isinstance(each, Endpoint) else Endpoint(_text("target", each, "a gRPC target, as text"))
+        for each in several
+    )
     require(bool(found), "target", "nothing", "at least one gRPC target, such as 'localhost:50051'")
     names = [endpoint.target for endpoint in found]
     for name in names:
@@ -189,7 +202,9 @@ def compression(value: Any) -> None:
     """Refuse what is no `grpc.Compression`."""
     known = ", ".join(f"grpc.Compression.{each.name}" for each in grpc.Compression)
     allowed = f"one of {known}, or None"
-    require(value is None or (isinstance(value, int) and value in list(grpc.Compression)), "compression", value, allowed)
+    require(
+        value is None or (isinstance(value, int) and value in list(grpc.Compression)), "compression", value, allowed
+    )
 
 
 def credentials(value: Any, *, tls: bool) -> None:
@@ -212,6 +227,8 @@ def credentials(value: Any, *, tls: bool) -> None:
 
 class _Hidden(str):
     """Text that stands in for a value, and is shown as it is."""
+
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return str(self)

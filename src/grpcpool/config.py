@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,7 +21,15 @@ if TYPE_CHECKING:
 
     from .strategies.base import Strategy
 
-__all__ = ["DEFAULT_SIZE", "PoolConfig", "PoolOptions", "Target", "credentials_for_member", "nearest"]
+__all__ = [
+    "DEFAULT_SIZE",
+    "AioOptions",
+    "LocalOptions",
+    "PoolConfig",
+    "PoolOptions",
+    "Target",
+    "credentials_for_member",
+]
 
 Target = str | Endpoint
 # Credentials, or a factory that is called once for each member: for credentials that cannot serve two channels, and
@@ -33,12 +40,10 @@ Credentials = Any
 DEFAULT_SIZE = 4
 
 
-class PoolOptions(TypedDict, total=False):
-    """The keyword options of ``insecure_channel`` and ``secure_channel``; `PoolConfig` says what each means."""
+class _Options(TypedDict, total=False):
+    """What every way of making a pool takes by keyword."""
 
-    interceptors: Sequence[Any] | None
     name: str | None
-    size: int | None
     strategy: str | Strategy
     keepalive_time: float | None
     keepalive_timeout: float
@@ -54,6 +59,22 @@ class PoolOptions(TypedDict, total=False):
     listeners: Listener | Iterable[Listener]
     require_tls: bool
     seed: int | None
+
+
+class AioOptions(_Options, total=False):
+    """The keyword options of `aio.insecure_channel` and `aio.secure_channel`, where interceptors are no option."""
+
+    size: int | None
+
+
+class LocalOptions(_Options, total=False):
+    """The keyword options of `PoolConfig.local`, where the size is no option."""
+
+    interceptors: Sequence[Any] | None
+
+
+class PoolOptions(AioOptions, LocalOptions, total=False):
+    """The keyword options of `insecure_channel` and `secure_channel`; `PoolConfig` says what each means."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -136,8 +157,9 @@ class PoolConfig:
         self._check()
 
     def _check(self) -> None:
-        if self.name is not None:
-            checks.require(isinstance(self.name, str) and self.name != "", "name", self.name, "text, not empty, or None")
+        name: object = self.name
+        good = name is None or (isinstance(name, str) and name != "")
+        checks.require(good, "name", name, "text that is not empty, or None")
         targets = len(self.endpoints)
         checks.integer("size", self.size, at_least=1)
         allowed = f"at least {targets}, one member for each of the {targets} targets"
@@ -174,7 +196,7 @@ class PoolConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in (*fields, *options):
             if name not in known:
-                raise ConfigTypeError(name, "an option of this name", nearest(name, known))
+                raise ConfigTypeError(name, "an option of this name", checks.nearest(name, known))
         for name in options:
             if name in fields:
                 raise ConfigTypeError(name, "an option of this name", "it is no option here, or an argument already")
@@ -220,7 +242,7 @@ class PoolConfig:
 
     @classmethod
     def local(
-        cls, *, host: str = "localhost", port: int = 9090, size: int = 3, **pool_options: Unpack[PoolOptions]
+        cls, *, host: str = "localhost", port: int = 9090, size: int = 3, **pool_options: Unpack[LocalOptions]
     ) -> Self:
         """Return a configuration for development: plaintext, three members, a server on this machine."""
         return cls.of({"target": checks.join(host, port), "size": size}, pool_options)
@@ -302,7 +324,7 @@ class PoolConfig:
         return (*given, *((name, value) for name, value in ours.items() if name not in names))
 
     def __repr__(self) -> str:
-        """Show what differs from the defaults; of secrets (credentials, values of channel options) only that they are."""
+        """Show what differs from the defaults; of credentials and of channel options' values only that they are."""
         parts = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -333,13 +355,6 @@ def credentials_for_member(config: PoolConfig) -> Any:
         raise ConfigError("credentials", "plaintext from the factory", "grpc.ChannelCredentials")
     checks.credentials(made, tls=config.require_tls)
     return made
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint at what was meant by `name`."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def _milliseconds(seconds: float) -> int:

@@ -69,9 +69,7 @@ class ScalingError(PoolError):
         size: the pool's size now.
     """
 
-    def __init__(
-        self, message: str, *, size: int, requested: int = 0, succeeded: int = 0, failed: int = 0
-    ) -> None:
+    def __init__(self, message: str, *, size: int, requested: int = 0, succeeded: int = 0, failed: int = 0) -> None:
         super().__init__(message)
         self.size = size
         self.requested = requested

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from .config import nearest
+from .checks import nearest
 from .errors import ConfigError
 
 try:
@@ -16,8 +16,7 @@ try:
     from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 except ImportError as error:  # pragma: no cover - exercised by the nox session without extras
     raise ImportError(
-        "reading a configuration from the environment or a file needs pydantic-settings: "
-        "pip install 'grpcpool[config]'"
+        "reading a configuration from the environment or a file needs pydantic-settings: pip install 'grpcpool[config]'"
     ) from error
 
 if sys.version_info >= (3, 11):
@@ -85,9 +84,7 @@ def from_environment(config: type[Config], prefix: str, options: Mapping[str, An
     return _build(config, settings, name, options)
 
 
-def from_table(
-    config: type[Config], path: str | os.PathLike[str], section: str, options: Mapping[str, Any]
-) -> Config:
+def from_table(config: type[Config], path: str | os.PathLike[str], section: str, options: Mapping[str, Any]) -> Config:
     """Return the configuration in the table `section` of the TOML file at `path`; `options` win."""
     file = os.fspath(path)
     try:
@@ -116,9 +113,7 @@ def _not_blank(targets: list[str]) -> None:
         raise ConfigError("target", "''", "gRPC targets, such as 'localhost:50051', separated by commas")
 
 
-def _build(
-    config: type[Config], settings: _Fields, name: Callable[[str], str], options: Mapping[str, Any]
-) -> Config:
+def _build(config: type[Config], settings: _Fields, name: Callable[[str], str], options: Mapping[str, Any]) -> Config:
     fields = settings.model_dump(exclude_unset=True)
     try:
         _not_blank(settings.target)
@@ -145,7 +140,7 @@ def _with_credentials(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _teach(error: ValidationError, name: Callable[[str], str], kind: str) -> ConfigError:
-    """Turn pydantic's first complaint into ours. Its own text would print the value, which may be a secret's neighbour."""
+    """Turn pydantic's first complaint into ours. Its own text would print the value, whatever that may be."""
     first = error.errors(include_url=False)[0]
     plain = str(first["loc"][0])
     field = name(plain)

@@ -182,7 +182,7 @@ class Pool:
         found = getattr(self.raw, name)
         return (lambda *args, **kwargs: self.flavour.call(found, *args, **kwargs)) if callable(found) else found
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Pool:  # noqa: PYI034  # a plain name, for `__getattr__` hides the rest from checkers
         self.open()
         return self
 

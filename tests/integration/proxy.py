@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -57,10 +58,8 @@ class Proxy:
             pair = self._pairs.pop(port, ())
         for end in pair:
             # Shut down first: it also wakes the thread that reads from it, which a mere close would not.
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             end.close()
 
     def mend(self) -> None:

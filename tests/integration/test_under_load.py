@@ -13,7 +13,6 @@ from typing import Any
 import grpc
 import pytest
 
-import grpcpool
 from grpcpool import events
 from grpcpool.testing import ECHO, ServerProcess
 
@@ -72,7 +71,9 @@ def load(pool: Pool, clients: int) -> Iterator[Load]:
         future.result(20)
 
 
-def test_two_hundred_resizes_under_load_lose_no_call(flavour: Flavour, make_server: Callable[..., ServerProcess]) -> None:
+def test_two_hundred_resizes_under_load_lose_no_call(
+    flavour: Flavour, make_server: Callable[..., ServerProcess]
+) -> None:
     server = make_server()
     chance = random.Random(7)
     # A listener counts what happens to members besides.

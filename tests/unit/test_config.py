@@ -58,10 +58,7 @@ WRONG: list[tuple[str, object, str]] = [
     *(("strategy", value, "a name, or an object with a build") for value in (5, None, object())),
     *(("listeners", value, "") for value in (5, [print, 5], "x")),
     *(("interceptors", value, "an iterable") for value in (5, object())),
-    *(
-        ("target", value, "target")
-        for value in (None, 5, [], [5], [TARGET, TARGET], [TARGET, Endpoint(TARGET)])
-    ),
+    *(("target", value, "target") for value in (None, 5, [], [5], [TARGET, TARGET], [TARGET, Endpoint(TARGET)])),
     ("size", 1, "one member for each of the 2 targets"),
     *(("options", value, "") for value in (5, "grpc.x", [5], [("grpc.x",)], [(5, 5)], [("a", 1, 2)], {"grpc.x": 1})),
     *(("options", [("grpc.x", value)], "integers or text") for value in (None, [1], {}, (1,))),

@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from grpcpool import events
 from grpcpool.core.backoff import backoff
@@ -25,10 +26,10 @@ from grpcpool.core.generation import GenerationBuilder
 from grpcpool.core.lease import Lease
 from grpcpool.core.lookout import Lookout
 from grpcpool.core.machine import Machine
-from grpcpool.core.pace import FAST, Pace
-from grpcpool.core.slot import Phase, Policy
 from grpcpool.core.member import Member
 from grpcpool.core.messages import Close, Emit, Explained, Observed, Open, Pinged, Resize, Tick, Wanted
+from grpcpool.core.pace import FAST, Pace
+from grpcpool.core.slot import Phase, Policy
 from grpcpool.endpoint import Endpoint, place
 from grpcpool.errors import PoolClosed, ScalingError
 from grpcpool.strategies import RoundRobin
@@ -185,7 +186,9 @@ class Recorder:
     """A machine's driver whose effects are only noted."""
 
     def __init__(self) -> None:
-        self.machine = Machine(Policy(name="p", endpoints=(Endpoint("a"),), size=1, telemetry_interval=1.0), random.Random(0))
+        self.machine = Machine(
+            Policy(name="p", endpoints=(Endpoint("a"),), size=1, telemetry_interval=1.0), random.Random(0)
+        )
         self.clock = FakeClock()
         self.effects: list[Any] = []
         self.errors: list[BaseException] = []
@@ -320,7 +323,7 @@ def test_the_lookout_passes_on_what_is_new_and_nothing_else() -> None:
 
         return look
 
-    lookout = Lookout(room.engine, room.clock, idle="idle", translate=lambda state: Connectivity(state))
+    lookout = Lookout(room.engine, room.clock, idle="idle", translate=Connectivity)
     lookout.add(first, check(first))
     lookout.add(second, check(second))
     assert lookout.look() == (True, None)
@@ -339,7 +342,7 @@ def test_the_lookout_passes_on_what_is_new_and_nothing_else() -> None:
     assert room.engine.generation.members == ()
     room.engine.tell(Explained(first, "refused"))
     room.clock.advance(60)
-    news, appointment = lookout.look()
+    _, appointment = lookout.look()
     assert appointment is not None
     assert appointment < 0
     room.engine.pump()
@@ -433,7 +436,12 @@ def builder(strategy: Any, problems: list[str]) -> GenerationBuilder:
         raise LookupError
 
     return GenerationBuilder(
-        strategy, rng=random.Random(0), clock=FakeClock(), not_connected=no_one, no_channel=no_one, on_error=problems.append
+        strategy,
+        rng=random.Random(0),
+        clock=FakeClock(),
+        not_connected=no_one,
+        no_channel=no_one,
+        on_error=problems.append,
     )
 
 

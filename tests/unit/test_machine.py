@@ -8,9 +8,8 @@ import pytest
 
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity, aggregate
-from grpcpool.core.members import TRANSITIONS
-from grpcpool.core.slot import Phase
 from grpcpool.core.member import Member
+from grpcpool.core.members import TRANSITIONS
 from grpcpool.core.messages import (
     Abort,
     Built,
@@ -25,6 +24,7 @@ from grpcpool.core.messages import (
     Tick,
     Wanted,
 )
+from grpcpool.core.slot import Phase
 from grpcpool.errors import PoolClosed, ScalingError
 
 from .world import World
@@ -313,7 +313,14 @@ def test_the_pool_reports_its_connectivity_and_stays_failed_until_someone_connec
     world.observe(successor, Connectivity.CONNECTING)
     world.observe(successor, READY)
     world.tell(Close())
-    assert world.reports == [Connectivity.CONNECTING, READY, Connectivity.CONNECTING, FAILED, READY, Connectivity.SHUTDOWN]
+    assert world.reports == [
+        Connectivity.CONNECTING,
+        READY,
+        Connectivity.CONNECTING,
+        FAILED,
+        READY,
+        Connectivity.SHUTDOWN,
+    ]
 
 
 # --- resizing
@@ -409,7 +416,11 @@ def test_scaling_down_lets_go_of_the_unconnected_first_then_of_those_with_least_
 def test_scaling_down_keeps_the_members_spread_over_the_targets() -> None:
     world = connected("a", "b", "c", size=9)
     world.ask(Resize, to=4)
-    assert sorted(member.endpoint for member in world.ready) in (["a", "a", "b", "c"], ["a", "b", "b", "c"], ["a", "b", "c", "c"])
+    assert sorted(member.endpoint for member in world.ready) in (
+        ["a", "a", "b", "c"],
+        ["a", "b", "b", "c"],
+        ["a", "b", "c", "c"],
+    )
 
 
 def test_a_resize_to_the_present_size_does_nothing() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from hypothesis import settings, strategies as st
+from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
-from grpcpool.core.slot import Phase
 from grpcpool.core.messages import Abort, Close, Open, Republish, Resize, Tick, Wanted
+from grpcpool.core.slot import Phase
 from grpcpool.errors import PoolClosed, ScalingError
 
 from .world import World
@@ -31,7 +32,9 @@ class Pool(RuleBasedStateMachine):
         report=st.sampled_from([None, 5.0]),
         seed=st.integers(0, 10),
     )
-    def make(self, size: int, endpoints: tuple[str, ...], attempts: int, ping: float | None, report: float | None, seed: int) -> None:
+    def make(
+        self, size: int, endpoints: tuple[str, ...], attempts: int, ping: float | None, report: float | None, seed: int
+    ) -> None:
         self.tickets: list[Future[int]] = []
         self.world = World(
             *endpoints,

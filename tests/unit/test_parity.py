@@ -15,7 +15,16 @@ from grpcpool import aio, sync
 # What grpc itself gives to one kind of channel and not to the other.
 ONLY_SYNC = {"subscribe", "unsubscribe"}
 ONLY_AIO = {"get_state", "wait_for_state_change", "channel_ready"}
-COROUTINES = {"open", "close", "wait_ready", "scale_up", "scale_down", "resize", "wait_for_state_change", "channel_ready"}
+COROUTINES = {
+    "open",
+    "close",
+    "wait_ready",
+    "scale_up",
+    "scale_down",
+    "resize",
+    "wait_for_state_change",
+    "channel_ready",
+}
 
 
 def public(thing: type) -> set[str]:

@@ -8,7 +8,8 @@ from importlib import metadata
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from grpcpool.errors import ConfigError
 from grpcpool.strategies import PowerOfTwo, Random, RoundRobin, available, resolve

@@ -10,7 +10,6 @@ from grpcpool.core.connectivity import Connectivity
 from grpcpool.core.driver import Driver
 from grpcpool.core.lease import Lease
 from grpcpool.core.machine import Machine
-from grpcpool.core.slot import Phase, Policy
 from grpcpool.core.member import Member
 from grpcpool.core.messages import (
     Answer,
@@ -32,6 +31,7 @@ from grpcpool.core.messages import (
     Retire,
     Tick,
 )
+from grpcpool.core.slot import Phase, Policy
 from grpcpool.endpoint import Endpoint
 from grpcpool.testing import FakeClock
 

@@ -87,7 +87,8 @@ async def ask(channel: grpc.aio.Channel, timeout: float) -> str | None:
     See `verdict` for what counts.
     """
     try:
-        await channel.unary_unary(ALIVE_METHOD)(b"", timeout=timeout)
+        method: Any = channel.unary_unary(ALIVE_METHOD)
+        await method(b"", timeout=timeout)
     except grpc.aio.AioRpcError as error:
         return verdict(error.code(), error.details(), timeout)
     except Exception as error:

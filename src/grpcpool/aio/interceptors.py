@@ -15,34 +15,34 @@ __all__ = ["KINDS", "for_members", "share", "sort"]
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
     def __init__(self, interceptor: Any) -> None:
-        self.intercept_unary_unary = interceptor.intercept_unary_unary
+        self._intercept = interceptor.intercept_unary_unary
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Replaced in each instance by the method of the interceptor that it stands for."""
+        return await self._intercept(continuation, client_call_details, request)
 
 
 class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
     def __init__(self, interceptor: Any) -> None:
-        self.intercept_unary_stream = interceptor.intercept_unary_stream
+        self._intercept = interceptor.intercept_unary_stream
 
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        """Replaced in each instance by the method of the interceptor that it stands for."""
+        return await self._intercept(continuation, client_call_details, request)
 
 
 class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
     def __init__(self, interceptor: Any) -> None:
-        self.intercept_stream_unary = interceptor.intercept_stream_unary
+        self._intercept = interceptor.intercept_stream_unary
 
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        """Replaced in each instance by the method of the interceptor that it stands for."""
+        return await self._intercept(continuation, client_call_details, request_iterator)
 
 
 class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
     def __init__(self, interceptor: Any) -> None:
-        self.intercept_stream_stream = interceptor.intercept_stream_stream
+        self._intercept = interceptor.intercept_stream_stream
 
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        """Replaced in each instance by the method of the interceptor that it stands for."""
+        return await self._intercept(continuation, client_call_details, request_iterator)
 
 
 # In the order in which grpc.aio looks for them.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from .. import checks, registry
-from ..config import PoolConfig, PoolOptions
+from ..config import AioOptions, PoolConfig
 from ..core.messages import Abort, Close, Resize
 from ..errors import ConfigTypeError, PoolTimeout
 from .connect import building, plain_channel
@@ -29,7 +29,8 @@ class ChannelPool(grpc.aio.Channel):
     """A pool of gRPC channels that is itself a `grpc.aio.Channel`.
 
     Every RPC made through it runs on one of `size` real connections, chosen by the strategy; its calls are grpc's own
-    call objects. Opens on first use, or at `open`; a closed pool stays closed. Keep one for the life of the program: making channels is what a pool is there to avoid.
+    call objects. Opens on first use, or at `open`; a closed pool stays closed. Keep one for the life of the program:
+    making channels is what a pool is there to avoid.
 
     It may be made anywhere, and belongs to the event loop that it is first used on: use on another loop raises a
     `grpc.aio.UsageError` that names both. Not thread-safe, as nothing in asyncio is.
@@ -261,7 +262,7 @@ def insecure_channel(
     options: Any = None,
     compression: grpc.Compression | None = None,
     interceptors: Sequence[Any] | None = None,
-    **pool_options: Unpack[PoolOptions],  # type: ignore[misc]
+    **pool_options: Unpack[AioOptions],
 ) -> ChannelPool:
     """Return a pool of plaintext channels: `grpc.aio.insecure_channel`, times ``size``.
 
@@ -282,7 +283,7 @@ def secure_channel(
     options: Any = None,
     compression: grpc.Compression | None = None,
     interceptors: Sequence[Any] | None = None,
-    **pool_options: Unpack[PoolOptions],  # type: ignore[misc]
+    **pool_options: Unpack[AioOptions],
 ) -> ChannelPool:
     """Return a pool of channels with TLS or other credentials: `grpc.aio.secure_channel`, times ``size``.
 

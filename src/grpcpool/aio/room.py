@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Coroutine
@@ -76,7 +77,8 @@ class AioRoom:
             running = asyncio.get_running_loop()
         except RuntimeError:
             # As with a channel of grpc's: a call may be made before its loop is run to await it.
-            loop = self._loop = loop or self._loop_to_be()
+            if loop is None:
+                loop = self._loop = self._loop_to_be()
             return loop
         if loop is running:
             return loop
@@ -218,10 +220,8 @@ class AioRoom:
             return
         # Perhaps from another thread, in which a garbage collection found the call; hence "threadsafe". On a loop that
         # is closed there is nothing left to do.
-        try:
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self.engine.pump)
-        except RuntimeError:
-            pass
 
     def on_first_use(self) -> None:
         self.open()
@@ -275,7 +275,6 @@ class AioRoom:
         # A loop holds its tasks weakly; one that nobody else holds can vanish while it waits.
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-
 
 
 def _name(loop: asyncio.AbstractEventLoop) -> str:

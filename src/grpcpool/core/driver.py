@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from .messages import Effect, Input
 from .machine import Machine
+from .messages import Effect, Input
 
 __all__ = ["Driver"]
 

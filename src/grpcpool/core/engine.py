@@ -18,7 +18,6 @@ from .driver import Driver
 from .generation import Generation, GenerationBuilder
 from .lease import Lease
 from .machine import Machine
-from .slot import Policy
 from .member import Member
 from .messages import (
     Answer,
@@ -37,6 +36,7 @@ from .messages import (
     Republish,
     Retire,
 )
+from .slot import Policy
 
 __all__ = ["Engine", "Room"]
 
@@ -67,7 +67,8 @@ class Room(Protocol):
 
     def wake(self) -> None:
         """See to it that `pump` is called soon, from outside whatever is running. Called from anywhere, even from a
-        garbage collection that interrupts this very engine."""
+        garbage collection that interrupts this very engine.
+        """
 
     def on_first_use(self) -> None:
         """An RPC needs the pool open: return when it is, or raise."""
@@ -133,7 +134,9 @@ class Engine:
             policy.name,
             listeners,
             log=log,
-            on_error=lambda listener, error: room.complain(f"listener {_name(listener)} raised; it is told all the same", error),
+            on_error=lambda listener, error: room.complain(
+                f"listener {_name(listener)} raised; it is told all the same", error
+            ),
         )
         self._builder = GenerationBuilder(
             strategy,
@@ -169,7 +172,7 @@ class Engine:
         return self.acquire()
 
     def _idle(self, member: Member) -> None:
-        """A retired member's last RPC has ended. Only leave a note: this may be any thread, in the middle of anything."""
+        """Note that a retired member's last RPC has ended; no more, for this may be any thread in the middle of it."""
         self._driver.post(Drained(member))
         self._room.wake()
 

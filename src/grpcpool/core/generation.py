@@ -68,7 +68,7 @@ class GenerationBuilder:
         self._last_picker: Callable[[], object] | None = None
         # Our own strategies hold their contract, which is tested; a guard around them would double the price of a
         # pick. Somebody else's may be wrong, and must not take the pool down with it.
-        self._trusted = type(strategy).__module__.startswith(f"{__package__.partition('.')[0]}.strategies.")
+        self._trusted = type(strategy).__module__.startswith("grpcpool.strategies.")
 
     def build(
         self, ready: tuple[Member, ...], fallback: tuple[Member, ...], last_resort: Callable[[Pick], Pick] | None = None
@@ -111,7 +111,7 @@ class GenerationBuilder:
             try:
                 member = picker()
                 if member in allowed:
-                    return member  # type: ignore[return-value]
+                    return member
                 problem = f"the picker returned {member!r}, which is not among the {len(allowed)} members given"
             except Exception as error:
                 problem = f"the picker raised {error!r}"

@@ -14,7 +14,6 @@ from .. import events
 from ..errors import PoolClosed, ScalingError
 from ..stats import health_of
 from .connectivity import Connectivity, aggregate
-from .member import Member
 from .members import Members
 from .messages import (
     Abort,
@@ -278,8 +277,8 @@ class Machine:
             return PoolClosed(f"pool {name!r} is closed; it cannot be resized")
         if self._growth is not None:
             return ScalingError(
-                f"pool {name!r} is already scaling: {len(self._growth.waiting)} of {self._growth.requested} new members "
-                "are still connecting; try again when that resize has returned",
+                f"pool {name!r} is already scaling: {len(self._growth.waiting)} of {self._growth.requested} new "
+                "members are still connecting; try again when that resize has returned",
                 size=self.size,
             )
         if wanted < 1:
@@ -354,7 +353,7 @@ def _seen_from_outside(slot: Slot) -> Connectivity:
 
 
 def _scaled(
-    kind: type[events.ScaledUp] | type[events.ScaledDown],
+    kind: type[events.ScaledUp | events.ScaledDown],
     machine: Machine,
     started: float,
     now: float,

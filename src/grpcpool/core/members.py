@@ -178,9 +178,7 @@ class Members:
             slot.failures, minimum=self._policy.backoff_min, maximum=self._policy.backoff_max, rng=self._rng
         )
         slot.due = now + delay
-        self.emit(
-            events.ReconnectScheduled(delay=delay, attempt=slot.failures, reason=error, **self._about(slot))
-        )
+        self.emit(events.ReconnectScheduled(delay=delay, attempt=slot.failures, reason=error, **self._about(slot)))
 
     def _retry(self, slot: Slot, now: float) -> None:
         if not slot.built:
@@ -203,9 +201,7 @@ class Members:
         # own anyway, and making channels is not free (create and close leak a little in grpc).
         successor = self.add(1, now, failures=slot.failures)[0]
         successor.error = slot.error
-        self.emit(
-            events.Rebuilt(replacement=successor.member.id, attempts=slot.failures, **self._about(slot))
-        )
+        self.emit(events.Rebuilt(replacement=successor.member.id, attempts=slot.failures, **self._about(slot)))
 
     # --- demand
 

@@ -65,7 +65,9 @@ def resolve(strategy: str | Strategy) -> Strategy:
         if entry.name == strategy:
             loaded = entry.load()
             return _checked(loaded() if callable(loaded) else loaded, f"entry point {entry.value!r}")
-    raise ConfigError("strategy", repr(strategy), f"one of {', '.join(available())}, or an object with a build() method")
+    raise ConfigError(
+        "strategy", repr(strategy), f"one of {', '.join(available())}, or an object with a build() method"
+    )
 
 
 def _entry_points() -> Iterable[EntryPoint]:

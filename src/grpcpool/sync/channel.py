@@ -6,12 +6,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 
 from ..core.lease import Lease
 from ..core.member import Member
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["CountedChannel"]
 
@@ -24,6 +27,14 @@ _Key = tuple[str, str, Any, Any, bool]
 _MultiCallable = TypeVar("_MultiCallable")
 
 
+class Connectivity(Protocol):
+    """Tells of the connectivity of something, as a `grpc.Channel` does."""
+
+    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None: ...
+
+    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None: ...
+
+
 class CountedChannel(grpc.Channel):
     """A channel on which every RPC takes a lease on a member and gives it back when it ends.
 
@@ -32,14 +43,14 @@ class CountedChannel(grpc.Channel):
     Arguments:
         acquire: returns a lease on the member that shall serve the next RPC.
         suspect: told of a member on which an RPC ended UNAVAILABLE.
-        connectivity: the channel that `subscribe` is passed on to.
+        connectivity: what `subscribe` is passed on to.
     """
 
     def __init__(
         self,
         acquire: Callable[[], Lease],
         suspect: Callable[[Member], object],
-        connectivity: grpc.Channel,
+        connectivity: Connectivity,
     ) -> None:
         self._acquire = acquire
         self._suspect = suspect
@@ -95,7 +106,7 @@ class CountedChannel(grpc.Channel):
         self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
     ) -> None:
         """Subscribe to the connectivity of the member, as `grpc.Channel.subscribe` does."""
-        self._connectivity.subscribe(callback, try_to_connect)
+        self._connectivity.subscribe(callback, bool(try_to_connect))
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """Take a subscription back."""
@@ -104,11 +115,11 @@ class CountedChannel(grpc.Channel):
     def close(self) -> None:
         """Do nothing: the pool closes its channels."""
 
-    def __enter__(self) -> CountedChannel:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: object) -> bool:
-        return False
+    def __exit__(self, *exc_info: object) -> None:
+        return None
 
     def _callable(self, kind: Callable[[_Method], _MultiCallable], key: _Key) -> _MultiCallable:
         try:
@@ -132,7 +143,7 @@ class _Method:
     Keeps the multicallable of every member that has served the method, so that each is built once.
     """
 
-    __slots__ = ("_acquire", "_inner", "_key", "_keep", "_lock", "_suspect")
+    __slots__ = ("_acquire", "_inner", "_keep", "_key", "_lock", "_suspect")
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
         self._acquire = channel._acquire
@@ -185,6 +196,7 @@ class _Method:
         destructor. And that may be the last that is heard of it, so its death is watched as well.
         """
         lease, multicallable = self.start()
+        call: Any = None
         try:
             call = getattr(multicallable, how)(request, **arguments)
             lease.watch = reference = weakref.ref(call, lambda _: lease.release())
@@ -219,7 +231,7 @@ def _nothing() -> None:
     return None
 
 
-class UnaryUnary(grpc.UnaryUnaryMultiCallable):
+class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
     """A unary method of the pool. Same contract as grpc's."""
 
     def __init__(self, method: _Method) -> None:
@@ -289,7 +301,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):
         )
 
 
-class UnaryStream(grpc.UnaryStreamMultiCallable):
+class UnaryStream(grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
     """A server-streaming method of the pool. Same contract as grpc's."""
 
     def __init__(self, method: _Method) -> None:
@@ -317,7 +329,7 @@ class UnaryStream(grpc.UnaryStreamMultiCallable):
         )
 
 
-class StreamUnary(grpc.StreamUnaryMultiCallable):
+class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     """A client-streaming method of the pool. Same contract as grpc's."""
 
     def __init__(self, method: _Method) -> None:
@@ -387,7 +399,7 @@ class StreamUnary(grpc.StreamUnaryMultiCallable):
         )
 
 
-class StreamStream(grpc.StreamStreamMultiCallable):
+class StreamStream(grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
     """A bidirectional method of the pool. Same contract as grpc's."""
 
     def __init__(self, method: _Method) -> None:

@@ -95,4 +95,5 @@ def ask(channel: grpc.Channel, timeout: float, answer: Callable[[str | None], ob
     def done(call: Any) -> None:
         answer(verdict(call.code(), call.details(), timeout))
 
-    channel.unary_unary(ALIVE_METHOD).future(b"", timeout=timeout).add_done_callback(done)
+    method: Any = channel.unary_unary(ALIVE_METHOD)
+    method.future(b"", timeout=timeout).add_done_callback(done)

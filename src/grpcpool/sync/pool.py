@@ -83,9 +83,8 @@ class ChannelPool(grpc.Channel):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> None:
         self.close()
-        return False
 
     def wait_ready(self, timeout: float = 10.0, min_ready: int = 1) -> None:
         """Open the pool if need be, and wait until `min_ready` members are connected.
@@ -128,7 +127,7 @@ class ChannelPool(grpc.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> grpc.UnaryUnaryMultiCallable:
+    ) -> grpc.UnaryUnaryMultiCallable[Any, Any]:
         """Return the multicallable of a unary method, as `grpc.Channel.unary_unary` does."""
         return self._room.front.unary_unary(method, request_serializer, response_deserializer, _registered_method)
 
@@ -138,7 +137,7 @@ class ChannelPool(grpc.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> grpc.UnaryStreamMultiCallable:
+    ) -> grpc.UnaryStreamMultiCallable[Any, Any]:
         """Return the multicallable of a server-streaming method, as `grpc.Channel.unary_stream` does."""
         return self._room.front.unary_stream(method, request_serializer, response_deserializer, _registered_method)
 
@@ -148,7 +147,7 @@ class ChannelPool(grpc.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> grpc.StreamUnaryMultiCallable:
+    ) -> grpc.StreamUnaryMultiCallable[Any, Any]:
         """Return the multicallable of a client-streaming method, as `grpc.Channel.stream_unary` does."""
         return self._room.front.stream_unary(method, request_serializer, response_deserializer, _registered_method)
 
@@ -158,7 +157,7 @@ class ChannelPool(grpc.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> grpc.StreamStreamMultiCallable:
+    ) -> grpc.StreamStreamMultiCallable[Any, Any]:
         """Return the multicallable of a bidirectional method, as `grpc.Channel.stream_stream` does."""
         return self._room.front.stream_stream(method, request_serializer, response_deserializer, _registered_method)
 
@@ -178,7 +177,7 @@ class ChannelPool(grpc.Channel):
             callback: called with a `grpc.ChannelConnectivity`, from a thread of the pool's.
             try_to_connect: open the pool. Without it the pool stays IDLE until it is used.
         """
-        self._room.subscribe(callback, try_to_connect)
+        self._room.subscribe(callback, bool(try_to_connect))
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """Tell `callback` no more; harmless if it was not told."""

@@ -15,6 +15,7 @@ from ..assembly import assemble
 from ..config import PoolConfig
 from ..connectivity import IDLE, connectivity_of
 from ..core.connectivity import Connectivity
+from ..core.lease import Lease
 from ..core.lookout import Lookout
 from ..core.member import Member
 from ..core.messages import Explained, Input, Open, Pinged, Wanted
@@ -60,10 +61,13 @@ class SyncRoom:
         self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
         self.front = self._counted(self.engine.acquire)
 
-    def _counted(self, acquire: Callable[[], Any]) -> grpc.Channel:
+    def _counted(self, acquire: Callable[[], Lease]) -> CountedChannel:
         # Interceptors go around the pick, not around each member: one that tries again is then given another member.
         counted = CountedChannel(acquire, self._suspect, self)
-        return grpc.intercept_channel(counted, *self._interceptors) if self._interceptors else counted
+        if not self._interceptors:
+            return counted
+        # Not one by type, but it takes and gives the same.
+        return cast("CountedChannel", grpc.intercept_channel(counted, *self._interceptors))
 
     # --- for the pool
 
@@ -118,9 +122,7 @@ class SyncRoom:
         """End the thread."""
         self._monitor.stop(0 if self._is_performing() else CLOSE_TIMEOUT)
 
-    def subscribe(
-        self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool | None = False
-    ) -> None:
+    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
         """Tell `callback` the pool's connectivity now and whenever it changes."""
         if self.engine.machine.closed:
             self.refuse()

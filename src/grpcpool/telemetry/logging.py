@@ -59,4 +59,4 @@ def writer(*, log_connection_errors: bool) -> Callable[[events.Event], None]:
 
 
 def _log(level: int, event: events.MemberEvent, text: str, *values: object) -> None:
-    logger.log(level, "pool %r: member %d to %s " + text, event.pool, event.member, event.endpoint, *values)
+    logger.log(level, "pool %r: member %d to %s %s", event.pool, event.member, event.endpoint, text % values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from ..core.generation import Generation, GenerationBuilder
 from ..core.lease import Lease
@@ -81,7 +82,7 @@ class StrategyHarness:
         return tuple(member.in_flight for member in self.members)
 
     @staticmethod
-    def _empty() -> Member:  # type: ignore[misc]
+    def _empty() -> NoReturn:
         raise ValueError("no member is connected")
 
     @staticmethod

@@ -22,7 +22,7 @@ GRACE = 5.0
 class _Echo(grpc.GenericRpcHandler):
     def __init__(self, delay: float) -> None:
         self._delay = delay
-        self._handlers = {
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             f"{ECHO}Unary": grpc.unary_unary_rpc_method_handler(self._unary),
             f"{ECHO}ServerStream": grpc.unary_stream_rpc_method_handler(self._server_stream),
             f"{ECHO}ClientStream": grpc.stream_unary_rpc_method_handler(self._client_stream),
