@@ -88,9 +88,10 @@ def seconds(field: str, value: Any, *, optional: bool = False, at_least: float |
         return
     allowed = "seconds above 0" if at_least is None else f"seconds, {at_least:g} or more"
     allowed += ", or None for never" if optional else ""
-    require(isinstance(value, (int, float)) and not isinstance(value, bool), field, value, allowed, wrong_type=True)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    require(number, field, value, allowed, wrong_type=True)
     try:
-        duration = float(value)
+        duration = float(cast(float, value))
     except OverflowError:
         raise ConfigError(field, "an integer too large for a float", allowed) from None
     enough = duration > 0 if at_least is None else duration >= at_least

@@ -14,12 +14,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import grpc
-
 __all__ = ["let_go_of_calls", "when_done"]
 
 
-def let_go_of_calls(channel: grpc.aio.Channel) -> None:
+def let_go_of_calls(channel: Any) -> None:
     """Stop the channel from keeping every call alive until it ends.
 
     The channel notes its calls in a weak set, to cancel them when it is closed, and adds a callback to each that takes

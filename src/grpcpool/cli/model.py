@@ -123,6 +123,7 @@ class Screen(Protocol):
 
     def watch(self, contender: Contender) -> AbstractContextManager[Callable[[Frame], None]]:
         """Show a contender while the context lasts: what it yields is called with each frame."""
+        ...
 
     def end(self, outcome: Outcome) -> None:
         """Say how a contender did."""

@@ -78,12 +78,15 @@ class Room(Protocol):
 
     def not_connected(self) -> NoReturn:
         """Raise what `get_channel` raises while no member is connected."""
+        ...
 
     def no_channel(self) -> NoReturn:
         """Raise what an RPC raises while there is no channel at all to try it on."""
+        ...
 
     def refuse(self) -> NoReturn:
         """Raise what the use of a closed pool raises."""
+        ...
 
     def complain(self, text: str, error: BaseException) -> None:
         """Log an exception that nobody else will hear of."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from ..strategies.base import Clock, Picker, Strategy
 from .member import Member
@@ -111,7 +111,7 @@ class GenerationBuilder:
             try:
                 member = picker()
                 if member in allowed:
-                    return member
+                    return cast("Member", member)
                 problem = f"the picker returned {member!r}, which is not among the {len(allowed)} members given"
             except Exception as error:
                 problem = f"the picker raised {error!r}"
