@@ -88,8 +88,11 @@ def _multicallables(channels: dict[str, Any], own: list[Any]) -> dict[str, Calla
     """Return what to call for each contender: as a generated stub would, with the method registered."""
     calls = {name: channel.unary_unary(METHOD, _registered_method=True) for name, channel in channels.items()}
     following = itertools.cycle([channel.unary_unary(METHOD, _registered_method=True) for channel in own]).__next__
-    calls[IN_TURN] = lambda request: following()(request)
-    return calls
+
+    def in_turn(request: bytes) -> Any:
+        return following()(request)
+
+    return {**calls, IN_TURN: in_turn}
 
 
 def _sync(target: str, rounds: int) -> dict[str, list[float]]:

@@ -16,6 +16,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -77,9 +78,14 @@ def _threads() -> tuple[int, int]:
     return threading.active_count(), psutil.Process().num_threads()
 
 
+def _call(channel: Any) -> Any:
+    """Make a call, so that the channel is connected; for an aio channel, what to await."""
+    return channel.unary_unary(METHOD)(b"")
+
+
 def _sync(kind: str, target: str, seconds: float) -> Sample:
     first = grpc.insecure_channel(target, options=OWN)
-    first.unary_unary(METHOD)(b"")
+    _call(first)
     before = _threads()
     if kind == "pool":
         pool = grpcpool.insecure_channel(target, size=MEMBERS)
@@ -88,7 +94,7 @@ def _sync(kind: str, target: str, seconds: float) -> Sample:
     else:
         channels = [grpc.insecure_channel(target, options=OWN) for _ in range(MEMBERS)]
         for channel in channels:
-            channel.unary_unary(METHOD)(b"")
+            _call(channel)
         keep = channels
     time.sleep(CALM)
     started, cpu = time.monotonic(), time.process_time()
@@ -100,7 +106,7 @@ def _sync(kind: str, target: str, seconds: float) -> Sample:
 
 async def _aio(kind: str, target: str, seconds: float) -> Sample:
     first = grpc.aio.insecure_channel(target, options=OWN)
-    await first.unary_unary(METHOD)(b"")
+    await _call(first)
     before = _threads()
     if kind == "pool":
         pool = grpcpool.aio.insecure_channel(target, size=MEMBERS)
@@ -109,7 +115,7 @@ async def _aio(kind: str, target: str, seconds: float) -> Sample:
     else:
         channels = [grpc.aio.insecure_channel(target, options=OWN) for _ in range(MEMBERS)]
         for channel in channels:
-            await channel.unary_unary(METHOD)(b"")
+            await _call(channel)
     await asyncio.sleep(CALM)
     started, cpu = time.monotonic(), time.process_time()
     await asyncio.sleep(seconds)

@@ -75,7 +75,7 @@ def context() -> dict[str, Any]:
 
 
 def conclude(title: str, figures: Iterable[Figure], json_file: Path | None = None) -> int:
-    """Print the figures, write them to `json_file` if there is one, and return the exit status: 1 if a bar is missed."""
+    """Print the figures, write them to `json_file` if given, and return the exit status: 1 if a bar is missed."""
     figures = list(figures)
     width = max(len(figure.name) for figure in figures)
     print(f"\n{title}")
