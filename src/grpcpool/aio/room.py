@@ -77,8 +77,10 @@ class AioRoom:
             running = asyncio.get_running_loop()
         except RuntimeError:
             # As with a channel of grpc's: a call may be made before its loop is run to await it.
-            found = self._loop = loop or self._loop_to_be()
-            return found
+            if loop is None:
+                loop = self._loop_to_be()
+                self._loop = loop
+            return loop
         if loop is running:
             return loop
         if loop is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from ..strategies.base import Clock, Picker, Strategy
 from .member import Member
@@ -110,8 +110,8 @@ class GenerationBuilder:
             nonlocal silent
             try:
                 member = picker()
-                if member in allowed:
-                    return cast("Member", member)
+                if isinstance(member, Member) and member in allowed:
+                    return member
                 problem = f"the picker returned {member!r}, which is not among the {len(allowed)} members given"
             except Exception as error:
                 problem = f"the picker raised {error!r}"
