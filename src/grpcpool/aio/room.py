@@ -82,7 +82,7 @@ class AioRoom:
                 self._loop = loop
             return loop
         if loop is running:
-            return loop
+            return running
         if loop is None:
             self._loop = running
             return running
