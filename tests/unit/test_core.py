@@ -86,17 +86,18 @@ def test_a_lease_counts_once_however_often_it_is_given_back() -> None:
     member = Member(0, "a")
     lease = Lease(member, 0.0, pytest.fail)
     assert (member.in_flight, member.picks) == (1, 1)
-    assert lease.end(failed=True, latency=0.5)
-    assert not lease.end(failed=True, latency=9.0)
+    lease.fail()
+    lease.fail()
+    lease.succeed(9.0)
     assert not lease.release()
-    assert (member.in_flight, member.picks, member.failures, member.latency) == (0, 1, 1, 0.5)
+    assert (member.in_flight, member.picks, member.failures, member.latency) == (0, 1, 1, None)
 
 
 def test_the_average_latency_follows_the_last_calls() -> None:
     member = Member(0, "a")
     assert member.latency is None
-    member.observe(1.0)
-    member.observe(2.0)
+    for latency in (1.0, 2.0, None):
+        Lease(member, 0.0, pytest.fail).succeed(latency)
     assert member.latency == 1.125
 
 
@@ -109,9 +110,9 @@ def test_leases_are_exact_with_many_threads(hasty: None) -> None:
         for _ in range(500):
             lease = Lease(member, 0.0, lambda _: idle.add())
             # Three ends of the same call, as when it is cancelled while it ends and is collected.
-            lease.end(failed=False)
+            lease.succeed(0.1)
             lease.release()
-            lease.end(failed=True)
+            lease.fail()
 
     in_threads(16, work)
     assert (member.in_flight, member.picks, member.failures) == (0, 8000, 0)
@@ -144,7 +145,7 @@ def test_a_member_retired_during_a_pick_is_noticed_by_one_side_or_the_other(hast
             if member.retired:
                 lease.release()
             else:
-                lease.end(failed=False)
+                lease.succeed()
 
         todo = iter([retire, pick])
         in_threads(2, lambda todo=todo: next(todo)())
@@ -651,7 +652,7 @@ def test_a_retired_member_is_closed_after_its_last_rpc_and_not_from_where_that_e
     leases = [room.engine.acquire(), room.engine.acquire()]
     room.engine.tell(Resize(None, by=-1))
     (leaving,) = [lease for lease in leases if lease.member.retired]
-    leaving.end(failed=False)
+    leaving.succeed()
     assert room.did("wake") == [None]
     assert room.did("close") == []
     room.engine.pump()
@@ -759,14 +760,18 @@ def test_statistics_outlive_members() -> None:
     room.engine.tell(Open())
     room.connect_all()
     for failed in (False, True):
-        room.engine.acquire().end(failed=failed, latency=None if failed else 0.5)
+        lease = room.engine.acquire()
+        if failed:
+            lease.fail()
+        else:
+            lease.succeed(0.5)
     running = room.engine.acquire()
     room.clock.advance(2)
     stats = room.engine.stats()
     assert (stats.calls, stats.failures, stats.in_flight, stats.size, stats.connects) == (3, 1, 1, 2, 2)
     assert {member.age for member in stats.members} == {2.0}
     assert sorted(member.latency for member in stats.members if member.latency is not None) == [0.5]
-    running.end(failed=False)
+    running.succeed()
     room.engine.tell(Resize(None, to=1))
     stats = room.engine.stats()
     assert (stats.calls, stats.failures, stats.in_flight, stats.disconnects) == (3, 1, 0, 1)

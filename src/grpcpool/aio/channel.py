@@ -175,15 +175,22 @@ class _Method:
             lease.release()
             raise
 
+        # Private, and none where an interceptor comes between. It knows without a coroutine whether all went well.
+        inner = getattr(call, "_cython_call", None)
+
         def ended() -> None:
-            code = _code_of(reference())
-            # Most RPCs end well, so that is asked first.
-            if code is grpc.StatusCode.OK:
-                lease.end(failed=False, latency=time.monotonic() - lease.started if timed else None)
+            if inner is not None and inner.is_ok():
+                lease.succeed(time.monotonic() - lease.started if timed else None)
                 return
-            lease.end(failed=code is not None and code is not grpc.StatusCode.CANCELLED)
-            if code is grpc.StatusCode.UNAVAILABLE:
-                self._suspect(lease.member)
+            code = _code_of(reference())
+            if code is grpc.StatusCode.OK:
+                lease.succeed(time.monotonic() - lease.started if timed else None)
+            elif code is None or code is grpc.StatusCode.CANCELLED:
+                lease.release()
+            else:
+                lease.fail()
+                if code is grpc.StatusCode.UNAVAILABLE:
+                    self._suspect(lease.member)
 
         when_done(call, ended)
         return call

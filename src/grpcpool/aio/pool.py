@@ -132,7 +132,8 @@ class ChannelPool(grpc.aio.Channel):
             NotConnected: no member is connected at this moment (the first use opens the pool: see `wait_ready`).
             PoolClosed: the pool is closed.
         """
-        return cast("grpc.aio.Channel", self._engine.generation.pick_connected().bound)
+        channel: grpc.aio.Channel = self._engine.generation.pick_connected().bound
+        return channel
 
     def unary_unary(
         self,

@@ -57,7 +57,12 @@ class AioRoom:
         self.front = CountedChannel(self._acquire, self._suspect, self)
 
     def _acquire(self) -> Lease:
-        self.bind()
+        # What `bind` does, for the case that it is bound and all is well.
+        try:
+            if asyncio.get_running_loop() is not self._loop:
+                self.bind()
+        except RuntimeError:
+            self.bind()
         return self.engine.acquire()
 
     def _acquire_on(self, member: Member) -> Lease:

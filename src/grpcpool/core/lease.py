@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease"]
 
+# Weight of a new sample in a member's moving average of latency. 1/8 is what TCP uses to smooth its round trip time
+# (RFC 6298, section 2): about the last sixteen calls matter.
+SMOOTHING = 1 / 8
+
 
 class Lease:
     """One RPC in flight on one member.
@@ -52,17 +56,18 @@ class Lease:
             self._on_idle(member)
         return True
 
-    def end(self, *, failed: bool, latency: float | None = None) -> bool:
-        """Give the lease back with the RPC's outcome; True for the one caller that really did.
+    def succeed(self, latency: float | None = None) -> None:
+        """Give the lease back after an RPC that ended well.
 
         Arguments:
-            failed: the RPC ended with a status other than OK and not because its caller cancelled it.
             latency: how long it took in seconds; None where that says nothing about the member (a stream).
         """
-        if not self.release():
-            return False
-        if failed:
+        # Two threads that do this at once may lose one of the two samples. An average can bear that.
+        if self.release() and latency is not None:
+            average = self.member.latency
+            self.member.latency = latency if average is None else average + (latency - average) * SMOOTHING
+
+    def fail(self) -> None:
+        """Give the lease back after an RPC that ended with a status other than OK, not cancelled by its caller."""
+        if self.release():
             self.member._failures.add()
-        if latency is not None:
-            self.member.observe(latency)
-        return True

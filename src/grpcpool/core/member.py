@@ -11,10 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Member"]
 
-# Weight of a new sample in the moving average that `stats()` shows. 1/8 is what TCP uses to smooth its round trip
-# time (RFC 6298, section 2): about the last sixteen calls matter.
-SMOOTHING = 1 / 8
-
 
 class Member:
     """One channel of the pool, as strategies and statistics see it.
@@ -85,14 +81,6 @@ class Member:
         """
         self.retired = True
         return not self.leases
-
-    def observe(self, latency: float) -> None:
-        """Take in how long a unary RPC took, in seconds.
-
-        Two threads that do so at once may lose one of the two samples. An average can bear that; a count could not.
-        """
-        average = self.latency
-        self.latency = latency if average is None else average + (latency - average) * SMOOTHING
 
     def __repr__(self) -> str:
         return f"<Member {self.id} {self.endpoint} in_flight={len(self.leases)}{' retired' if self.retired else ''}>"

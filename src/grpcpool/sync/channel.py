@@ -140,65 +140,68 @@ class CountedChannel(grpc.Channel):
 class _Method:
     """One RPC method on a counted channel: where its calls start and how they end.
 
-    Keeps the multicallable of every member that has served the method, so that each is built once.
+    Attributes:
+        acquire: returns a lease on the member that shall serve the next call.
+        inner: the multicallable of every member that has served the method, so that each is built once.
     """
 
-    __slots__ = ("_acquire", "_inner", "_keep", "_key", "_lock", "_suspect")
+    __slots__ = ("_keep", "_key", "_lock", "_suspect", "acquire", "inner")
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
-        self._acquire = channel._acquire
+        self.acquire = channel._acquire
+        self.inner: dict[Member, Any] = {}
         self._suspect = channel._suspect
         # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
         self._keep = channel
         self._key = key
-        self._inner: dict[Member, Any] = {}
         self._lock = threading.Lock()
 
-    def start(self) -> tuple[Lease, Any]:
-        """Take a lease, and return it with its member's multicallable."""
-        lease = self._acquire()
+    def build(self, lease: Lease) -> Any:
+        """Build the multicallable of the lease's member; if that fails the lease ends."""
+        member = lease.member
         try:
-            return lease, self._inner.get(lease.member) or self._build(lease.member)
+            # grpc's registration of methods is not thread-safe, so members' multicallables are built under a lock.
+            with self._lock:
+                inner = self.inner.get(member)
+                if inner is None:
+                    kind, method, serializer, deserializer, registered = self._key
+                    # Passed only where it matters: a channel that somebody put in place of grpc's may not know it.
+                    extra = {"_registered_method": True} if registered else {}
+                    inner = getattr(member.channel, kind)(method, serializer, deserializer, **extra)
+                    for gone in [other for other in self.inner if other.retired]:
+                        del self.inner[gone]
+                    self.inner[member] = inner
+                return inner
         except BaseException:
             lease.release()
             raise
 
-    def _build(self, member: Member) -> Any:
-        # grpc's registration of methods is not thread-safe, so members' multicallables are built under a lock.
-        with self._lock:
-            inner = self._inner.get(member)
-            if inner is None:
-                kind, method, serializer, deserializer, registered = self._key
-                # Passed only where it matters, because a channel that somebody put in place of grpc's may not know it.
-                extra = {"_registered_method": True} if registered else {}
-                inner = getattr(member.channel, kind)(method, serializer, deserializer, **extra)
-                for gone in [other for other in self._inner if other.retired]:
-                    del self._inner[gone]
-                self._inner[member] = inner
-            return inner
+    def failed(self, lease: Lease, error: BaseException) -> None:
+        """End the lease of a blocking RPC that raised."""
+        self.ended(lease, error.code() if isinstance(error, grpc.RpcError) and hasattr(error, "code") else None)
 
-    def block(self, how: str, timed: bool, request: Any, **arguments: Any) -> Any:
-        """Run an RPC that blocks, by the multicallable's method `how`; its latency says something if it is `timed`."""
-        lease, call = self.start()
-        try:
-            response = getattr(call, how)(request, **arguments)
-        except BaseException as error:
-            code = error.code() if isinstance(error, grpc.RpcError) and hasattr(error, "code") else None
-            self._end(lease, code, timed)
-            raise
-        self._end(lease, grpc.StatusCode.OK, timed)
-        return response
+    def ended(self, lease: Lease, code: grpc.StatusCode | None, latency: float | None = None) -> None:
+        """End the lease of an RPC that ended with this status, or None if it never had one."""
+        if code is grpc.StatusCode.OK:
+            lease.succeed(latency)
+        elif code is None or code is grpc.StatusCode.CANCELLED:
+            lease.release()
+        else:
+            lease.fail()
+            if code is grpc.StatusCode.UNAVAILABLE:
+                self._suspect(lease.member)
 
-    def launch(self, how: str, timed: bool, request: Any, **arguments: Any) -> Any:
+    def launch(self, how: str, timed: bool, request: Any, *arguments: Any) -> Any:
         """Start an RPC by the multicallable's method `how`, and return its call; the lease ends when the call does.
 
         The call object must not be kept alive by what watches it: a stream that its user drops is cancelled by its own
         destructor. And that may be the last that is heard of it, so its death is watched as well.
         """
-        lease, multicallable = self.start()
+        lease = self.acquire()
+        multicallable = self.inner.get(lease.member) or self.build(lease)
         call: Any = None
         try:
-            call = getattr(multicallable, how)(request, **arguments)
+            call = getattr(multicallable, how)(request, *arguments)
             lease.watch = reference = weakref.ref(call, lambda _: lease.release())
         except BaseException as error:
             # TypeError: not one of grpc's calls (an interceptor may return anything) and nothing that can be watched.
@@ -209,22 +212,14 @@ class _Method:
 
         def ended() -> None:
             alive = reference()
+            latency = time.monotonic() - lease.started if timed else None
             # Dead, or an object without a status: over all the same.
-            self._end(lease, getattr(alive, "code", _nothing)(), timed)
+            self.ended(lease, getattr(alive, "code", _nothing)(), latency)
 
         subscribe = getattr(call, "add_callback", None)
         if subscribe is not None and not subscribe(ended):
             ended()
         return call
-
-    def _end(self, lease: Lease, code: grpc.StatusCode | None, timed: bool) -> None:
-        # Most RPCs end well, so that is asked first.
-        if code is grpc.StatusCode.OK:
-            lease.end(failed=False, latency=time.monotonic() - lease.started if timed else None)
-            return
-        lease.end(failed=code is not None and code is not grpc.StatusCode.CANCELLED)
-        if code is grpc.StatusCode.UNAVAILABLE:
-            self._suspect(lease.member)
 
 
 def _nothing() -> None:
@@ -247,16 +242,16 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and block until it has ended."""
-        return self._method.block(
-            "__call__",
-            True,
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        method = self._method
+        lease = method.acquire()
+        call = method.inner.get(lease.member) or method.build(lease)
+        try:
+            result = call(request, timeout, metadata, credentials, wait_for_ready, compression)
+        except BaseException as error:
+            method.failed(lease, error)
+            raise
+        lease.succeed(time.monotonic() - lease.started)
+        return result
 
     def with_call(
         self,
@@ -268,16 +263,16 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method, block until it has ended, and return the response with the call."""
-        return self._method.block(
-            "with_call",
-            True,
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        method = self._method
+        lease = method.acquire()
+        call = method.inner.get(lease.member) or method.build(lease)
+        try:
+            result = call.with_call(request, timeout, metadata, credentials, wait_for_ready, compression)
+        except BaseException as error:
+            method.failed(lease, error)
+            raise
+        lease.succeed(time.monotonic() - lease.started)
+        return result
 
     def future(
         self,
@@ -289,16 +284,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and return its call, which is a future, at once."""
-        return self._method.launch(
-            "future",
-            True,
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        return self._method.launch("future", True, request, timeout, metadata, credentials, wait_for_ready, compression)
 
 
 class UnaryStream(grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
@@ -318,14 +304,7 @@ class UnaryStream(grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
     ) -> Any:
         """Invoke the method and return its call, an iterator of responses, at once."""
         return self._method.launch(
-            "__call__",
-            False,
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
+            "__call__", False, request, timeout, metadata, credentials, wait_for_ready, compression
         )
 
 
@@ -345,16 +324,16 @@ class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and block until it has ended."""
-        return self._method.block(
-            "__call__",
-            False,
-            request_iterator,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        method = self._method
+        lease = method.acquire()
+        call = method.inner.get(lease.member) or method.build(lease)
+        try:
+            result = call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        except BaseException as error:
+            method.failed(lease, error)
+            raise
+        lease.succeed()
+        return result
 
     def with_call(
         self,
@@ -366,16 +345,16 @@ class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method, block until it has ended, and return the response with the call."""
-        return self._method.block(
-            "with_call",
-            False,
-            request_iterator,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        method = self._method
+        lease = method.acquire()
+        call = method.inner.get(lease.member) or method.build(lease)
+        try:
+            result = call.with_call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        except BaseException as error:
+            method.failed(lease, error)
+            raise
+        lease.succeed()
+        return result
 
     def future(
         self,
@@ -388,14 +367,7 @@ class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     ) -> Any:
         """Invoke the method and return its call, which is a future, at once."""
         return self._method.launch(
-            "future",
-            False,
-            request_iterator,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
+            "future", False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression
         )
 
 
@@ -416,12 +388,5 @@ class StreamStream(grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
     ) -> Any:
         """Invoke the method and return its call, an iterator of responses, at once."""
         return self._method.launch(
-            "__call__",
-            False,
-            request_iterator,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
+            "__call__", False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression
         )

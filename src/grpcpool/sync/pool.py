@@ -119,7 +119,8 @@ class ChannelPool(grpc.Channel):
             NotConnected: no member is connected at this moment (the first use opens the pool: see `wait_ready`).
             PoolClosed: the pool is closed.
         """
-        return cast("grpc.Channel", self._engine.generation.pick_connected().bound)
+        channel: grpc.Channel = self._engine.generation.pick_connected().bound
+        return channel
 
     def unary_unary(
         self,

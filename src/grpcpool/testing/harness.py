@@ -75,7 +75,10 @@ class StrategyHarness:
             raise ValueError(f"no call is running on member {index}; in flight: {self.in_flight()}")
         lease = self._running[index].popleft()
         taken = self.clock() - lease.started if latency is None else latency
-        lease.end(failed=not ok, latency=taken if ok else None)
+        if ok:
+            lease.succeed(taken)
+        else:
+            lease.fail()
 
     def in_flight(self) -> tuple[int, ...]:
         """Return how many calls run on each member."""
