@@ -59,13 +59,20 @@ class Driver:
                 return
             try:
                 while self._inbox:
-                    self._work(self._inbox.popleft())
+                    self._work()
             finally:
                 self._turn.append(None)
 
-    def _work(self, message: Input) -> None:
+    def _work(self) -> None:
+        """Hand over all the messages there are, and carry out what comes of them together."""
+        now = self._clock()
+        while self._inbox:
+            try:
+                self.machine.take(self._inbox.popleft(), now)
+            except Exception as error:
+                self._on_error(error)
         try:
-            effects = self.machine.handle(message, self._clock())
+            effects = self.machine.settle(now)
         except Exception as error:
             self._on_error(error)
             return

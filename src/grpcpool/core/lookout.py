@@ -17,6 +17,11 @@ __all__ = ["Check", "Lookout"]
 Check = Callable[[bool], Any]
 
 
+# Between two requests to connect for a channel that stays idle, in seconds. It has been asked when it was made or when
+# it fell idle, and takes a moment to begin.
+NUDGE = 0.1
+
+
 class Lookout:
     """The eyes of a pool.
 
@@ -43,6 +48,7 @@ class Lookout:
         self._told: dict[Member, Any] = {}
         # Set by whatever happens between two looks and makes the comparison of the two say nothing.
         self._dirty = False
+        self._nudged = clock()
 
     def __len__(self) -> int:
         return len(self._checks)
@@ -78,22 +84,25 @@ class Lookout:
         members, checks = self._order
         # Nearly always nothing has changed, so that is found out with as little Python as can be.
         states = [check(False) for check in checks]
-        news = False
-        if dirty or states != self._states or self._idle in states:
-            self._states = states
-            news = self._note(members, states)
         now = self._clock()
+        # A channel that fell idle twice between two looks seems not to have changed; it still wants a nudge, in time.
+        nudge = now - self._nudged >= NUDGE and self._idle in states
+        if nudge:
+            self._nudged = now
+        news = False
+        if nudge or dirty or states != self._states:
+            self._states = states
+            news = self._note(members, states, nudge)
         due = self._engine.machine.wake_at
         if due is not None and now >= due:
             self._engine.post(Tick())
         return news, None if due is None else due - now
 
-    def _note(self, members: tuple[Member, ...], states: list[Any]) -> bool:
+    def _note(self, members: tuple[Member, ...], states: list[Any], nudge: bool) -> bool:
         news = False
         for member, state in zip(members, states, strict=True):
             changed = state != self._told.get(member)
-            # A channel that fell idle twice between two looks seems not to have changed; it still wants a nudge.
-            if (changed or state == self._idle) and not member.retired:
+            if (changed or (nudge and state == self._idle)) and not member.retired:
                 self._told[member] = state
                 self._engine.post(Observed(member, self._translate(state)))
                 news = news or changed

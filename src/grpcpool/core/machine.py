@@ -87,14 +87,16 @@ class Machine:
         self._answers: list[Answer] = []
 
     def handle(self, message: Input, now: float) -> list[Effect]:
-        """Take in one message at the time `now` and return what to do about it, in order.
+        """Take in one message at the time `now` and return what to do about it, in order."""
+        self.take(message, now)
+        return self.settle(now)
+
+    def take(self, message: Input, now: float) -> None:
+        """Take in one of several messages; `settle` then says what to do about all of them.
 
         What concerns a member that is gone is ignored: an answer may arrive after its question has become pointless.
         """
         members = self.members
-        members.out = []
-        members.leaving = []
-        self._answers = []
         match message:
             case Observed(member, state):
                 slot = self.slots.get(member)
@@ -132,8 +134,6 @@ class Machine:
                 # A closed pool has published its last.
                 if not self.closed:
                     self._published = None
-        self._settle(now)
-        return members.out
 
     # --- the life of the pool
 
@@ -198,8 +198,13 @@ class Machine:
             for slot in list(self.slots.values()):
                 self.members.remove(slot, self._why_gone(), now)
 
-    def _settle(self, now: float) -> None:
-        """What follows from any change: growth done, picks published, then members retired, and the next wake-up."""
+    def settle(self, now: float) -> list[Effect]:
+        """Return what to do about the messages taken in, in order.
+
+        To what each message asked for is added what follows from any change: picks published before all else, then
+        members retired, those who wait answered, and the next wake-up. That takes a look at every member, which is why
+        it is done once for many messages: a large pool has as many of them as members when it connects.
+        """
         if self._growth is not None:
             self._advance_growth(self._growth, now)
         self._publish()
@@ -210,6 +215,7 @@ class Machine:
                 self._answer(ticket, self.size)
             self._openers = []
         self.members.out.extend(self._answers)
+        self._answers = []
         state = self._aggregate()
         if state is not self.state:
             self.state = state
@@ -224,6 +230,8 @@ class Machine:
         if self._growth is not None:
             times.append(self._growth.deadline)
         self.wake_at = min(times, default=None)
+        effects, self.members.out, self.members.leaving = self.members.out, [], []
+        return effects
 
     def _publish(self) -> None:
         ready = tuple(slot.member for slot in self.slots.values() if slot.phase is Phase.READY)

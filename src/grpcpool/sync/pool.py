@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,8 +102,11 @@ class ChannelPool(grpc.Channel):
         machine = engine.machine
         checks.min_ready(min_ready, machine.size)
         checks.waiting("timeout", timeout)
+        deadline = time.monotonic() + timeout
         self.open()
-        if not self._room.wait_for(lambda: len(engine.generation.members) >= min_ready or machine.closed, timeout):
+        if not self._room.wait_for(
+            lambda: len(engine.generation.members) >= min_ready or machine.closed, deadline - time.monotonic()
+        ):
             raise PoolTimeout(f"fewer than {min_ready} members connected within {timeout:g} s: {engine.describe()}")
         if machine.closed:
             self._room.refuse()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,16 @@ async def _serve(arguments: argparse.Namespace) -> None:
     await server.start()
     print(port, flush=True)
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    # Nothing is ever written there: it becomes readable when whoever started this server is gone.
+    loop.add_reader(sys.stdin.fileno(), stop.set)
     await stop.wait()
     await server.stop(GRACE)
 
 
 def main() -> None:
-    """Serve until SIGTERM; print the port when connections are accepted."""
+    """Serve until SIGTERM, or the end of standard input; print the port when connections are accepted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", required=True)
     parser.add_argument("--delay", type=float, default=0.0)

@@ -83,6 +83,8 @@ class ServerProcess:
         address = self._address or f"localhost:{self._port}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "grpcpool.testing.serve", f"--address={address}", *self._arguments],
+            # Held open for as long as this process lives, so that the server notices if it is killed.
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             # Ctrl-C in a terminal goes to a whole process group; when a server dies is for its owner to say.
@@ -137,6 +139,7 @@ class ServerProcess:
         self._release()
 
     def _release(self) -> None:
-        if self._process is not None and self._process.stdout is not None:
+        if self._process is not None and self._process.stdout is not None and self._process.stdin is not None:
             self._process.stdout.close()
+            self._process.stdin.close()
         self._process = None
