@@ -83,5 +83,4 @@ def stress(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks, one after the other; see what each says of itself."""
     session.install("-e", ".[config,cli,test,bench]")
-    for script in session.posargs or ["bench"]:
-        session.run("python", script)
+    session.run("python", "-m", "bench", *session.posargs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import random
 import sys
 import threading
@@ -232,6 +231,23 @@ def test_a_machine_that_fails_is_fed_again() -> None:
     assert isinstance(error, AttributeError)
 
 
+def test_a_machine_that_cannot_settle_is_asked_again() -> None:
+    recorder = Recorder()
+    settle = recorder.machine.settle
+
+    def fail(now: float) -> NoReturn:
+        recorder.machine.settle = settle  # type: ignore[method-assign]
+        raise RuntimeError("settle")
+
+    recorder.machine.settle = fail  # type: ignore[method-assign]
+    recorder.driver.post(Open())
+    recorder.driver.pump()
+    assert [str(error) for error in recorder.errors] == ["settle"]
+    recorder.driver.post(Tick())
+    recorder.driver.pump()
+    assert recorder.effects, "what was to be done is done now"
+
+
 def test_messages_posted_by_effects_are_handled_after_them() -> None:
     recorder = Recorder()
     seen: list[str] = []
@@ -311,7 +327,7 @@ def test_the_pace_slackens_without_news_and_appointments_are_kept() -> None:
 
 def test_the_lookout_passes_on_what_is_new_and_nothing_else() -> None:
     room = Room()
-    room.engine.tell(Open())
+    room.tell(Open())
     first, second = room.engine.machine.slots
     states = {first: "ready", second: "idle"}
     asked: list[Member] = []
@@ -327,6 +343,7 @@ def test_the_lookout_passes_on_what_is_new_and_nothing_else() -> None:
     lookout = Lookout(room.engine, room.clock, idle="idle", translate=Connectivity)
     lookout.add(first, check(first))
     lookout.add(second, check(second))
+    assert len(lookout) == 2
     assert lookout.look() == (True, None)
     room.engine.pump()
     assert room.engine.generation.members == (first,)
@@ -343,7 +360,7 @@ def test_the_lookout_passes_on_what_is_new_and_nothing_else() -> None:
     assert lookout.glance(first) is True
     room.engine.pump()
     assert room.engine.generation.members == ()
-    room.engine.tell(Explained(first, "refused"))
+    room.tell(Explained(first, "refused"))
     room.clock.advance(60)
     _, appointment = lookout.look()
     assert appointment is not None
@@ -457,7 +474,7 @@ def test_a_strategy_that_raises_in_build_leaves_the_previous_picker() -> None:
     assert make.build(MEMBERS, ()).pick() is MEMBERS[1]
     generation = make.build(MEMBERS, ())
     assert generation.pick() is MEMBERS[1]
-    assert problems == ["build() raised RuntimeError('bad day')"]
+    assert problems == ["build() raised RuntimeError"]
 
 
 def test_the_previous_picker_may_not_pick_who_has_left() -> None:
@@ -523,6 +540,10 @@ class Room:
             sample_rate=1,
         )
 
+    def tell(self, message: Any) -> None:
+        self.engine.post(message)
+        self.engine.pump()
+
     def build(self, member: Member) -> None:
         if self.broken:
             raise ValueError("secret token")
@@ -550,11 +571,11 @@ class Room:
         self.noted.append(("wake", None))
 
     def on_first_use(self) -> None:
-        self.engine.tell(Open())
+        self.tell(Open())
 
     def want(self) -> None:
         self.noted.append(("want", None))
-        self.engine.tell(Wanted())
+        self.tell(Wanted())
 
     def not_connected(self) -> NoReturn:
         raise LookupError("not connected")
@@ -573,7 +594,7 @@ class Room:
 
     def connect_all(self) -> tuple[Member, ...]:
         for member in list(self.engine.machine.slots):
-            self.engine.tell(Observed(member, Connectivity.READY))
+            self.tell(Observed(member, Connectivity.READY))
         return self.engine.generation.members
 
 
@@ -619,26 +640,24 @@ def test_an_rpc_that_a_listener_makes_while_the_pool_opens_is_refused() -> None:
 
 def test_a_lease_on_a_member_that_has_left_goes_to_another() -> None:
     room = Room()
-    room.engine.tell(Open())
+    room.tell(Open())
     left, stays = room.connect_all()
     stale = room.engine.generation
     ticket: Future[int] = Future()
-    room.engine.tell(Resize(ticket, by=-1))
+    room.tell(Resize(ticket, by=-1))
     left, stays = (left, stays) if left.retired else (stays, left)
     assert ticket.result(0) == 1
     assert room.engine.acquire_on(left).member is stays
     assert room.engine.acquire_on(stays).member is stays
     # A thread that read the generation just before the change, and picks from it just after.
-    current, turns = room.engine.generation, itertools.count()
+    current = room.engine.generation
 
     class Late:
         members = current.members
 
         @staticmethod
         def pick() -> Member:
-            if next(turns):
-                room.engine.generation = current
-                return stays
+            room.engine.generation = current
             return left
 
     room.engine.generation = Late()  # type: ignore[assignment]
@@ -649,10 +668,10 @@ def test_a_lease_on_a_member_that_has_left_goes_to_another() -> None:
 
 def test_a_retired_member_is_closed_after_its_last_rpc_and_not_from_where_that_ends() -> None:
     room = Room()
-    room.engine.tell(Open())
+    room.tell(Open())
     room.connect_all()
     leases = [room.engine.acquire(), room.engine.acquire()]
-    room.engine.tell(Resize(None, by=-1))
+    room.tell(Resize(None, by=-1))
     (leaving,) = [lease for lease in leases if lease.member.retired]
     leaving.succeed()
     assert room.did("wake") == [None]
@@ -663,40 +682,40 @@ def test_a_retired_member_is_closed_after_its_last_rpc_and_not_from_where_that_e
 
 def test_the_room_is_asked_for_explanations_and_pings() -> None:
     room = Room()
-    room.engine.tell(Open())
+    room.tell(Open())
     first, second = room.connect_all()
-    room.engine.tell(Observed(first, Connectivity.TRANSIENT_FAILURE))
+    room.tell(Observed(first, Connectivity.TRANSIENT_FAILURE))
     assert room.did("explain") == [first]
-    room.engine.tell(Explained(first, "refused"))
+    room.tell(Explained(first, "refused"))
     for _ in range(2):
         room.clock.advance(5)
-        room.engine.tell(Tick())
+        room.tell(Tick())
     assert room.did("ping") == [second]
-    room.engine.tell(Pinged(second, 0.1, None))
+    room.tell(Pinged(second, 0.1, None))
 
 
 def test_an_rpc_that_finds_all_members_down_asks_for_a_fresh_channel_and_goes_there() -> None:
     room = Room()
-    room.engine.tell(Open())
+    room.tell(Open())
     room.connect_all()
     for member in list(room.engine.machine.slots):
-        room.engine.tell(Observed(member, Connectivity.TRANSIENT_FAILURE))
-        room.engine.tell(Explained(member, "refused"))
+        room.tell(Observed(member, Connectivity.TRANSIENT_FAILURE))
+        room.tell(Explained(member, "refused"))
     before = set(room.engine.machine.slots)
     lease = room.engine.acquire()
     assert lease.member not in before
     assert room.did("want") == [None]
     # All the RPCs of that moment go there as well; and when it has failed, they fail with the others for a while.
     assert room.engine.acquire().member is lease.member
-    room.engine.tell(Observed(lease.member, Connectivity.TRANSIENT_FAILURE))
+    room.tell(Observed(lease.member, Connectivity.TRANSIENT_FAILURE))
     assert room.engine.acquire().member in room.engine.machine.slots
     assert len([slot for slot in room.engine.machine.slots.values() if slot.phase is not Phase.DRAINING]) == 2
 
 
 def test_a_closed_engine_refuses_rpcs() -> None:
     room = Room()
-    room.engine.tell(Open())
-    room.engine.tell(Close())
+    room.tell(Open())
+    room.tell(Close())
     for pick in (room.engine.acquire, room.engine.generation.pick_connected):
         with pytest.raises(PoolClosed):
             pick()
@@ -705,21 +724,78 @@ def test_a_closed_engine_refuses_rpcs() -> None:
 
 def test_tickets_are_settled_unless_their_waiter_has_gone() -> None:
     room = Room()
-    room.engine.tell(Open())
+    room.tell(Open())
     room.connect_all()
     gone: Future[int] = Future()
     gone.cancel()
-    room.engine.tell(Resize(gone, to=1))
+    room.tell(Resize(gone, to=1))
     refused: Future[int] = Future()
-    room.engine.tell(Resize(refused, to=0))
+    room.tell(Resize(refused, to=0))
     with pytest.raises(ScalingError):
         refused.result(0)
     assert room.engine.status().expected_size == 1
 
 
+def test_a_question_that_cannot_be_asked_is_answered_all_the_same() -> None:
+    room = Room()
+    room.tell(Open())
+    first, second = room.connect_all()
+
+    def fail(member: Member) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    room.explain = room.ping = fail  # type: ignore[method-assign]
+    room.tell(Observed(first, Connectivity.TRANSIENT_FAILURE))
+    slot = room.engine.machine.slots[first]
+    assert (slot.busy, slot.error) == (False, "could not be asked: RuntimeError")
+    for _ in range(2):
+        room.clock.advance(5)
+        room.tell(Tick())
+    slot = room.engine.machine.slots[second]
+    assert not slot.busy
+    assert slot.due is not None
+
+
+def test_an_interrupt_while_channels_are_made_leaves_a_pool_that_goes_on() -> None:
+    room = Room()
+    build = room.build
+
+    def interrupt(member: Member) -> None:
+        if member.id:
+            raise KeyboardInterrupt
+        build(member)
+
+    room.build = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        room.tell(Open())
+    room.engine.pump()
+    assert [slot.phase for slot in room.engine.machine.slots.values()] == [Phase.CONNECTING, Phase.DOWN]
+
+
+def test_an_interrupted_publishing_is_made_up_for() -> None:
+    room = Room()
+    room.tell(Open())
+    room.connect_all()
+    stale = room.engine.generation
+    room.tell(Resize(None, by=-1))
+    room.engine.generation = stale
+    assert not any(room.engine.acquire().member.retired for _ in range(4))
+    assert room.engine.generation is not stale
+
+
+def test_a_log_that_raises_stops_nothing() -> None:
+    def log(event: events.Event) -> NoReturn:
+        raise RuntimeError("a filter of the user's")
+
+    heard: list[events.Event] = []
+    bus = Bus("p", [heard.append], log=log, on_error=pytest.fail)
+    bus.emit(events.Closed(pool="p", open_for=1.0))
+    assert len(heard) == bus.errors == 1
+
+
 def test_listeners_come_and_go_and_picks_are_told_to_them_from_then_on() -> None:
     room = Room()
-    room.engine.tell(Open())
+    room.tell(Open())
     room.connect_all()
     heard: list[events.Event] = []
     room.engine.acquire().release()
@@ -739,7 +815,7 @@ def test_what_fails_in_the_background_is_counted_and_told() -> None:
         raise RuntimeError("connect")
 
     room.connect = fail  # type: ignore[method-assign]
-    room.engine.tell(Open())
+    room.tell(Open())
     room.engine.maintenance_failed(RuntimeError("elsewhere"))
     assert room.engine.stats().maintenance_errors == 3
     assert [e.error for e in heard if isinstance(e, events.MaintenanceFailed)][-1] == "RuntimeError"
@@ -751,7 +827,7 @@ def test_a_listener_that_raises_is_complained_of_once() -> None:
         raise RuntimeError("listener")
 
     room = Room(listeners=(bad,))
-    room.engine.tell(Open())
+    room.tell(Open())
     room.connect_all()
     assert room.engine.stats().listener_errors == 3
     assert len(room.did("complain")) == 1
@@ -759,7 +835,7 @@ def test_a_listener_that_raises_is_complained_of_once() -> None:
 
 def test_statistics_outlive_members() -> None:
     room = Room()
-    room.engine.tell(Open())
+    room.tell(Open())
     room.connect_all()
     for failed in (False, True):
         lease = room.engine.acquire()
@@ -774,7 +850,7 @@ def test_statistics_outlive_members() -> None:
     assert {member.age for member in stats.members} == {2.0}
     assert sorted(member.latency for member in stats.members if member.latency is not None) == [0.5]
     running.succeed()
-    room.engine.tell(Resize(None, to=1))
+    room.tell(Resize(None, to=1))
     stats = room.engine.stats()
     assert (stats.calls, stats.failures, stats.in_flight, stats.disconnects) == (3, 1, 0, 1)
     assert len(stats.members) == 1
@@ -783,11 +859,11 @@ def test_statistics_outlive_members() -> None:
 
 def test_garbage_collection_may_strike_while_the_engine_works() -> None:
     room = Room()
-    room.engine.tell(Open())
+    room.tell(Open())
     room.connect_all()
     lease = room.engine.acquire()
-    room.engine.tell(Resize(None, by=-1))
-    room.engine.tell(Resize(None, by=1))
+    room.tell(Resize(None, by=-1))
+    room.tell(Resize(None, by=1))
 
     class Call:
         """Dies in the middle of something, as a cycle does in a collection."""

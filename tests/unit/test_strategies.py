@@ -226,5 +226,5 @@ def test_the_harness_says_what_a_strategy_does_wrong() -> None:
         def build(self, members: Any, *, rng: random.Random, clock: Any) -> Any:
             return lambda: None
 
-    with pytest.raises(AssertionError, match="the strategy failed: the picker returned None"):
+    with pytest.raises(AssertionError, match="the strategy failed: the picker returned an object of type NoneType"):
         StrategyHarness(Bad(), 2).pick()

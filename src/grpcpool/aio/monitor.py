@@ -39,19 +39,23 @@ class Monitor:
         self._pace = Pace(SLOW)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handle: asyncio.Handle | None = None
+        self._soon = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to look, on this loop; harmless if it has begun."""
         if self._loop is None:
             self._loop = loop
             self._handle = loop.call_soon(self._run)
+            self._soon = True
 
     def ring(self) -> None:
         """Have a look now, and look often for a while. On the loop only."""
         self._pace.quicken()
-        if self._handle is not None and self._loop is not None:
+        # A timer is brought forward; a look that is next on the loop's list already is not put at its end again.
+        if self._handle is not None and self._loop is not None and not self._soon:
             self._handle.cancel()
             self._handle = self._loop.call_soon(self._run)
+            self._soon = True
 
     def stop(self) -> None:
         """Look no more."""
@@ -61,6 +65,7 @@ class Monitor:
 
     def _run(self) -> None:
         self._handle = None
+        self._soon = False
         owner = self._owner()
         if owner is None:
             return
@@ -69,6 +74,7 @@ class Monitor:
             news, appointment = self._look(owner)
         except Exception as error:
             self._on_error(owner, error)
-        # What was seen may have led to the end of the pool, and so of this.
-        if self._loop is not None:
-            self._handle = self._loop.call_later(self._pace.next(news, appointment), self._run)
+        finally:
+            # Whatever happened, upkeep goes on; unless what was seen led to the end of the pool, and so of this.
+            if self._loop is not None:
+                self._handle = self._loop.call_later(self._pace.next(news, appointment), self._run)

@@ -84,9 +84,10 @@ class ChannelPool(grpc.aio.Channel):
                 await room.wait_for(lambda: not machine.slots, grace)
         finally:
             room.tell(Abort())
+            room.halt()
             if self._config.name is not None:
                 registry.unregister(self._config.name, self)
-        await room.stop()
+        await room.join()
 
     async def __aenter__(self) -> Self:
         # As with grpc's channels, nothing happens before the first use.

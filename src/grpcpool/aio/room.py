@@ -47,6 +47,7 @@ class AioRoom:
         self._config = config
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rung = 0.0
+        self._wanted_after = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: set[asyncio.Task[Any]] = set()
@@ -140,11 +141,14 @@ class AioRoom:
                 self._waiters.discard(waiter)
         return True
 
-    async def stop(self) -> None:
-        """Look no more, and wait until every channel is closed."""
+    def halt(self) -> None:
+        """Look no more, and ask no more."""
         self._monitor.stop()
         for task in self._tasks:
             task.cancel()
+
+    async def join(self) -> None:
+        """Wait until every channel is closed."""
         pending = {*self._tasks, *self._closing}
         if pending:
             await asyncio.wait(pending)
@@ -187,25 +191,18 @@ class AioRoom:
         self._lookout.connect(member)
 
     def explain(self, member: Member) -> None:
-        async def explain() -> None:
-            error: str | None = "the attempt to find out why was cancelled"
-            try:
-                error = await ask(member.channel, EXPLAIN_TIMEOUT)
-            finally:
-                self.tell(Explained(member, error))
+        def answer(error: str | None, cancelled: bool) -> None:
+            self.tell(Explained(member, "the attempt to find out was cancelled" if cancelled else error))
 
-        self._spawn(explain())
+        self._spawn(ask(member.channel, EXPLAIN_TIMEOUT), answer)
 
     def ping(self, member: Member) -> None:
-        async def ping() -> None:
-            started = time.monotonic()
-            error: str | None = None
-            try:
-                error = await ask(member.channel, self._config.ping_timeout)
-            finally:
-                self.tell(Pinged(member, time.monotonic() - started, error))
+        started = time.monotonic()
 
-        self._spawn(ping())
+        def answer(error: str | None, cancelled: bool) -> None:
+            self.tell(Pinged(member, time.monotonic() - started, error))
+
+        self._spawn(ask(member.channel, self._config.ping_timeout), answer)
 
     def close_channel(self, member: Member) -> None:
         self._lookout.remove(member)
@@ -233,8 +230,12 @@ class AioRoom:
         self.open()
 
     def want(self) -> None:
-        self.tell(Wanted())
-        self._monitor.ring()
+        # While all is down every RPC comes by here, and the answer changes but once per `backoff_min`.
+        now = time.monotonic()
+        if now >= self._wanted_after:
+            self._wanted_after = now + self._config.backoff_min / 10
+            self.tell(Wanted())
+            self._monitor.ring()
 
     def not_connected(self) -> NoReturn:
         raise NotConnected(f"no member is connected: {self.engine.describe()}; wait_ready() waits for one")
@@ -271,10 +272,21 @@ class AioRoom:
     def _monitor_failed(self, error: BaseException) -> None:
         self.engine.maintenance_failed(error)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self.bind().create_task(work)
+    def _spawn(self, question: Coroutine[Any, Any, str | None], answer: Callable[[str | None, bool], None]) -> None:
+        """Run `question` as a task, and call `answer` with its result, and whether it was cancelled instead.
+
+        By a callback of the task's, for a task that is cancelled before its first step runs nothing of its own.
+        """
+        task = self.bind().create_task(question)
         # A loop that is stopped for good without closing the pool would complain of this task when it is collected.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+        def done(task: asyncio.Task[str | None]) -> None:
+            cancelled = task.cancelled()
+            error = None if cancelled else task.exception()
+            answer(type(error).__name__ if error else None if cancelled else task.result(), cancelled)
+
+        task.add_done_callback(done)
         self._keep(self._tasks, task)
 
     def _keep(self, tasks: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable
 
@@ -33,7 +34,9 @@ class Bus:
         on_error: Callable[[Listener, BaseException], object],
     ) -> None:
         self._name = name
-        self._listeners: tuple[Listener, ...] = tuple(listeners)
+        # A list, changed in place by single steps of the interpreter, so that no change is lost to another; and copied
+        # to be gone through.
+        self._listeners = list(listeners)
         self._log = log
         self._on_error = on_error
         self._errors = Tally()
@@ -47,16 +50,21 @@ class Bus:
 
     def add(self, listener: Listener) -> None:
         """Tell `listener` every event from now on."""
-        self._listeners = (*self._listeners, listener)
+        self._listeners.append(listener)
 
     def remove(self, listener: Listener) -> None:
         """Tell `listener` no more; harmless if it was not told."""
         # By equality, not identity: a bound method is a new object each time that it is looked up.
-        self._listeners = tuple(one for one in self._listeners if one != listener)
+        with contextlib.suppress(ValueError):
+            self._listeners.remove(listener)
 
     def emit(self, event: Event) -> None:
         """Log the event and tell the listeners."""
-        self._log(event)
+        try:
+            self._log(event)
+        except Exception:
+            # A filter or handler of somebody's. The log is a listener like any other.
+            self._errors.add()
         self._tell(event)
 
     def sampled(self, pick: Callable[[], Member], rate: int) -> Callable[[], Member]:
@@ -78,7 +86,7 @@ class Bus:
         return pick_and_tell
 
     def _tell(self, event: Event) -> None:
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             try:
                 listener(event)
             except KeyboardInterrupt:

@@ -41,8 +41,8 @@ class Driver:
         self._perform = perform
         self._on_error = on_error
         self._inbox: deque[Input] = deque()
-        # The right to work, as a token: taking it is one step for the interpreter, and a failed try costs nothing.
-        self._turn: list[None] = [None]
+        # The right to work: whoever gets a token in first has it. One step for the interpreter, and never waited for.
+        self._turn: dict[str, object] = {}
 
     def post(self, message: Input) -> None:
         """Leave a message for the next `pump`, of whichever thread."""
@@ -53,20 +53,21 @@ class Driver:
         # The outer loop closes the gap between "the inbox is empty" and "the turn is given back": a message that came
         # in between was left by someone who found the turn taken, and so relies on us.
         while self._inbox:
+            token = object()
             try:
-                self._turn.pop()
-            except IndexError:
-                return
-            try:
+                # Within the `try`, for an interrupt right after it must find the turn to give it back.
+                if self._turn.setdefault("", token) is not token:
+                    return
                 while self._inbox:
                     self._work()
             finally:
-                self._turn.append(None)
+                if self._turn.get("") is token:  # pragma: no branch
+                    del self._turn[""]
 
     def _work(self) -> None:
-        """Hand over all the messages there are, and carry out what comes of them together."""
+        """Hand over the messages there are, and carry out what comes of them together."""
         now = self._clock()
-        while self._inbox:
+        for _ in range(len(self._inbox)):
             try:
                 self.machine.take(self._inbox.popleft(), now)
             except Exception as error:

@@ -28,9 +28,11 @@ from .messages import (
     Effect,
     Emit,
     Explain,
+    Explained,
     Input,
     OpenChannels,
     Ping,
+    Pinged,
     Publish,
     Report,
     Republish,
@@ -43,6 +45,9 @@ __all__ = ["Engine", "Room"]
 
 class Room(Protocol):
     """What a room does for its engine: all that touches grpc, threads or a loop. Nothing here may block."""
+
+    def tell(self, message: Input) -> None:
+        """Post the message and pump."""
 
     def build(self, member: Member) -> None:
         """Make the member's channel. What it raises counts as a failed attempt to connect."""
@@ -160,11 +165,15 @@ class Engine:
     def acquire(self) -> Lease:
         """Pick a member for an RPC and take a lease on it. Never blocks, but for the very first use of a pool."""
         while True:
-            lease = Lease(self.generation.pick(), self._clock(), self._idle)
+            generation = self.generation
+            lease = Lease(generation.pick(), self._clock(), self._idle)
             if not lease.member.retired:
                 return lease
             # It left between the pick and the lease, so a newer generation has been published already.
             lease.release()
+            if self.generation is generation:
+                # It has not: an interrupt must have struck the publishing.
+                self._room.tell(Republish())
 
     def acquire_on(self, member: Member) -> Lease:
         """Take a lease on this member, or on whichever the pool picks once it is retired."""
@@ -213,11 +222,6 @@ class Engine:
         """Leave a message for the next `pump`. Safe from anywhere."""
         self._driver.post(message)
 
-    def tell(self, message: Input) -> None:
-        """Leave a message and work the inbox off, unless another thread is at it already."""
-        self._driver.post(message)
-        self._driver.pump()
-
     def pump(self) -> None:
         """Work the inbox off, unless another thread is at it already."""
         self._driver.pump()
@@ -240,13 +244,23 @@ class Engine:
                 if member.retire():
                     self.post(Drained(member))
             case OpenChannels(members):
-                self.post(self._build(members))
+                self._build(members)
             case Connect(member):
                 room.connect(member)
             case Explain(member):
-                room.explain(member)
+                # A question that could not be asked must be answered too, or it is never asked again.
+                try:
+                    room.explain(member)
+                except BaseException as error:
+                    self.post(Explained(member, f"could not be asked: {type(error).__name__}"))
+                    raise
             case Ping(member):
-                room.ping(member)
+                try:
+                    room.ping(member)
+                except BaseException:
+                    # Which says nothing about the server.
+                    self.post(Pinged(member, 0.0, None))
+                    raise
             case CloseChannel(member):
                 room.close_channel(member)
             case Report(state):
@@ -254,19 +268,25 @@ class Engine:
             case Answer(ticket, outcome):  # pragma: no branch
                 _answer(ticket, outcome)
 
-    def _build(self, members: tuple[Member, ...]) -> Built:
+    def _build(self, members: tuple[Member, ...]) -> None:
         built: list[Member] = []
         failed: list[tuple[Member, str]] = []
-        for member in members:
-            try:
-                self._room.build(member)
-            except Exception as error:
-                # The type only where the message could hold a secret: credentials are made by the user's own code.
-                failed.append((member, f"its channel could not be made: {type(error).__name__}"))
-                self._room.complain(f"the channel of member {member.id} to {member.endpoint} could not be made", error)
-            else:
-                built.append(member)
-        return Built(tuple(built), tuple(failed))
+        try:
+            for member in members:
+                try:
+                    self._room.build(member)
+                except Exception as error:
+                    # The type only; the message could hold a secret: credentials are made by the user's own code.
+                    failed.append((member, f"its channel could not be made: {type(error).__name__}"))
+                    what = f"the channel of member {member.id} to {member.endpoint} could not be made"
+                    self._room.complain(what, error)
+                else:
+                    built.append(member)
+        finally:
+            # Also when Ctrl-C strikes: whoever waits for the pool to open waits for this answer.
+            done = {*built, *(member for member, _ in failed)}
+            failed += [(member, "making its channel was interrupted") for member in members if member not in done]
+            self.post(Built(tuple(built), tuple(failed)))
 
     def _on_error(self, error: BaseException) -> None:
         self._errors.add()
@@ -283,12 +303,12 @@ class Engine:
         """Tell `listener` every event from now on."""
         self.bus.add(listener)
         # Picks are wrapped, or not, when they are published.
-        self.tell(Republish())
+        self._room.tell(Republish())
 
     def remove_listener(self, listener: Listener) -> None:
         """Tell `listener` no more; harmless if it was not told."""
         self.bus.remove(listener)
-        self.tell(Republish())
+        self._room.tell(Republish())
 
     def status(self) -> PoolStatus:
         """Return the pool in one line."""

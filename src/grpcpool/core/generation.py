@@ -92,7 +92,7 @@ class GenerationBuilder:
             if not callable(picker):
                 raise TypeError(f"build() returned {picker!r}, which is not callable")
         except Exception as error:
-            self._on_error(f"build() raised {error!r}")
+            self._on_error(f"build() raised {type(error).__name__}")
             if self._last_picker is None:
                 return itertools.cycle(ready).__next__
             return self._guarded(self._last_picker, ready)
@@ -112,9 +112,10 @@ class GenerationBuilder:
                 member = picker()
                 if isinstance(member, Member) and member in allowed:
                     return member
-                problem = f"the picker returned {member!r}, which is not among the {len(allowed)} members given"
+                what = repr(member) if isinstance(member, Member) else f"an object of type {type(member).__name__}"
+                problem = f"the picker returned {what}, which is not among the {len(allowed)} members given"
             except Exception as error:
-                problem = f"the picker raised {error!r}"
+                problem = f"the picker raised {type(error).__name__}"
             if not silent:
                 silent = True
                 on_error(problem)

@@ -213,9 +213,11 @@ class Members:
         one, which the RPC then waits for as it would with a plain channel that was idle. At most once per
         ``backoff_min``, for channels are not free, and all of the RPCs of a moment can wait for the same one.
         """
+        if now < self._next_favour:
+            return
         nobody = all(slot.phase in (Phase.DOWN, Phase.DRAINING) for slot in self.slots.values())
         waiting = [slot for slot in self.slots.values() if slot.phase is Phase.DOWN and slot.built and not slot.joining]
-        if nobody and waiting and now >= self._next_favour:
+        if nobody and waiting:
             self._next_favour = now + self._policy.backoff_min
             self._replace(min(waiting, key=lambda slot: slot.since), now)
 

@@ -56,7 +56,7 @@ class CountedChannel(grpc.Channel):
         self._suspect = suspect
         self._connectivity = connectivity
         self._callables: dict[_Key, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def unary_unary(
         self,
@@ -154,7 +154,7 @@ class _Method:
         # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
         self._keep = channel
         self._key = key
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def build(self, lease: Lease) -> Any:
         """Build the multicallable of the lease's member; if that fails the lease ends."""

@@ -93,7 +93,12 @@ def ask(channel: grpc.Channel, timeout: float, answer: Callable[[str | None], ob
     """
 
     def done(call: Any) -> None:
-        answer(verdict(call.code(), call.details(), timeout))
+        try:
+            problem = verdict(call.code(), call.details(), timeout)
+        except Exception as error:
+            # Not one of grpc's calls: instrumentation may return its own.
+            problem = f"no status to be had: {type(error).__name__}"
+        answer(problem)
 
     method: Any = channel.unary_unary(ALIVE_METHOD)
     method.future(b"", timeout=timeout).add_done_callback(done)

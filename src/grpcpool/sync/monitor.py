@@ -53,19 +53,23 @@ class Monitor:
 
     def start(self) -> None:
         """Start the thread. It is a daemon: nobody has to close a pool to let the interpreter exit."""
-        self._thread = threading.Thread(target=self._run, name=f"grpcpool-{self._name}", daemon=True)
+        thread = threading.Thread(target=self._run, name=f"grpcpool-{self._name}", daemon=True)
+        thread.start()
+        self._thread = thread
         # Rung when the owner is collected, or the interpreter exits: the thread need not be caught in the act.
         weakref.finalize(self._owner(), self._bell.put, False)
-        self._thread.start()
 
     def ring(self) -> None:
         """Have a look now, and look often for a while. Safe from anywhere, a garbage collection included."""
         self._bell.put(True)
 
-    def stop(self, timeout: float) -> None:
-        """End the thread, and wait for that (up to `timeout` seconds) unless it is the one that asks."""
-        thread = self._thread
+    def stop(self) -> None:
+        """Let the thread end."""
         self._bell.put(False)
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has ended, up to `timeout` seconds, unless it is the one that asks."""
+        thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
@@ -77,6 +81,10 @@ class Monitor:
                 if not self._bell.get(timeout=pause):
                     return
                 pace.quicken()
+                # One look answers everybody who has rung by now.
+                while True:
+                    if not self._bell.get_nowait():
+                        return
             except queue.Empty:
                 pass
             owner = self._owner()
@@ -85,7 +93,9 @@ class Monitor:
             news, appointment = False, None
             try:
                 news, appointment = self._look(owner)
-            except Exception as error:
+            except BaseException as error:
+                # Even SystemExit, which a user's callback may raise: it would end this thread without a word, and all
+                # upkeep with it.
                 self._on_error(owner, error)
             # Not to be kept alive while this thread sleeps.
             del owner

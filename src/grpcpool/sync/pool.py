@@ -70,13 +70,17 @@ class ChannelPool(grpc.Channel):
         checks.waiting("grace", grace, optional=True)
         room, machine = self._room, self._engine.machine
         room.tell(Close())
-        if grace:
-            room.wait_for(lambda: not machine.slots, grace)
-        room.tell(Abort())
+        # Whatever interrupts the waiting, the rest is done.
+        try:
+            if grace:
+                room.wait_for(lambda: not machine.slots, grace)
+        finally:
+            room.tell(Abort())
+            room.halt()
+            if self._config.name is not None:
+                registry.unregister(self._config.name, self)
         room.wait_for(lambda: not machine.slots, CLOSE_TIMEOUT)
-        room.stop()
-        if self._config.name is not None:
-            registry.unregister(self._config.name, self)
+        room.join()
 
     def __enter__(self) -> Self:
         # As with grpc's channels, nothing happens before the first use.
@@ -104,9 +108,8 @@ class ChannelPool(grpc.Channel):
         checks.waiting("timeout", timeout)
         deadline = time.monotonic() + timeout
         self.open()
-        if not self._room.wait_for(
-            lambda: len(engine.generation.members) >= min_ready or machine.closed, deadline - time.monotonic()
-        ):
+        left = max(deadline - time.monotonic(), 0)
+        if not self._room.wait_for(lambda: len(engine.generation.members) >= min_ready or machine.closed, left):
             raise PoolTimeout(f"fewer than {min_ready} members connected within {timeout:g} s: {engine.describe()}")
         if machine.closed:
             self._room.refuse()

@@ -50,11 +50,12 @@ class SyncRoom:
         self._config = config
         self._interceptors = cast("tuple[Any, ...]", config.interceptors)
         self._changed = threading.Condition()
-        self._start = threading.Lock()
+        self._start = threading.RLock()
         self._started = False
         # Set in the thread that carries out effects: waiting there for an effect would be waiting for oneself.
         self._performing = threading.local()
         self._rung = 0.0
+        self._wanted_after = 0.0
         self._monitor = Monitor(self, SyncRoom._look, SyncRoom._monitor_failed, config.label)
         self.subscribers = Subscribers()
         self.engine = assemble(config, self)
@@ -78,8 +79,8 @@ class SyncRoom:
             return
         with self._start:
             if not self._started and not engine.machine.closed:
-                self._started = True
                 self._monitor.start()
+                self._started = True
         self.ask(Open)
 
     def ask(self, question: Callable[[Future[int]], Input]) -> int:
@@ -118,9 +119,14 @@ class SyncRoom:
         with self._changed:
             return self._changed.wait_for(condition, timeout)
 
-    def stop(self) -> None:
-        """End the thread."""
-        self._monitor.stop(0 if self._is_performing() else CLOSE_TIMEOUT)
+    def halt(self) -> None:
+        """Let the thread end."""
+        self._monitor.stop()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, unless this is it."""
+        if not self._is_performing():
+            self._monitor.join(CLOSE_TIMEOUT)
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
         """Tell `callback` the pool's connectivity now and whenever it changes."""
@@ -180,8 +186,12 @@ class SyncRoom:
         self.open()
 
     def want(self) -> None:
-        self.tell(Wanted())
-        self._monitor.ring()
+        # While all is down every RPC comes by here, and the answer changes but once per `backoff_min`.
+        now = time.monotonic()
+        if now >= self._wanted_after:
+            self._wanted_after = now + self._config.backoff_min / 10
+            self.tell(Wanted())
+            self._monitor.ring()
 
     def not_connected(self) -> NoReturn:
         raise NotConnected(f"no member is connected: {self.engine.describe()}; wait_ready() waits for one")

@@ -30,7 +30,8 @@ class Subscribers:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # One that its holder may take again: a garbage collection in between may run code that unsubscribes.
+        self._lock = threading.RLock()
         self._subscriptions: list[_Subscription] = []
         self._state = Connectivity.IDLE
         self._delivering = False
@@ -59,8 +60,8 @@ class Subscribers:
 
     def _start(self) -> None:
         if self._subscriptions and not self._delivering:
-            self._delivering = True
             threading.Thread(target=self._deliver, name="grpcpool-subscribers", daemon=True).start()
+            self._delivering = True
 
     def _deliver(self) -> None:
         while True:
@@ -75,5 +76,6 @@ class Subscribers:
             for subscription in due:
                 try:
                     subscription.callback(grpc.ChannelConnectivity[state.name])
-                except Exception:
+                except BaseException:
+                    # Even SystemExit: it would end the deliveries to everybody.
                     logger.exception("a connectivity callback raised; it is told all the same")

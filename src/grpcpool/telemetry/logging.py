@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable
@@ -19,7 +20,9 @@ def complain(pool: str, text: str, error: BaseException) -> None:
     Not its message. It may come from code of the user's that handles secrets, and be about one.
     """
     where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
-    logger.error("pool %r: %s: %s\n%s", pool, text, type(error).__name__, where)
+    # A filter or handler of somebody's may raise, and there is nobody left to tell.
+    with contextlib.suppress(Exception):
+        logger.error("pool %r: %s: %s\n%s", pool, text, type(error).__name__, where)
 
 
 def writer(*, log_connection_errors: bool) -> Callable[[events.Event], None]:
