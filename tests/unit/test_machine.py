@@ -547,6 +547,17 @@ def test_close_waits_for_running_rpcs_and_says_so_when_all_is_over() -> None:
     assert world.machine.wake_at is None
 
 
+def test_close_leaves_alone_who_is_leaving_already() -> None:
+    world = connected(size=2)
+    leases = [world.lease(member) for member in world.ready]
+    world.ask(Resize, by=-1)
+    world.tell(Close())
+    assert world.phases() == ["draining", "draining"]
+    for lease in leases:
+        world.end(lease)
+    assert world.channels == {}
+
+
 def test_abort_does_not_wait() -> None:
     world = connected(size=2)
     world.lease(world.ready[0])
