@@ -323,6 +323,9 @@ def test_the_pace_slackens_without_news_and_appointments_are_kept() -> None:
     pace.next(False, None)
     pace.quicken()
     assert pace.next(False, None) == FAST * 1.5
+    for members, slow in ((1, 0.05), (70, 0.07), (1000, 0.09)):
+        pace.suit(members, least=0.05, most=0.09)
+        assert pace.slow == pytest.approx(slow)
 
 
 def test_the_lookout_passes_on_what_is_new_and_nothing_else() -> None:

@@ -9,6 +9,10 @@ FAST = 0.005
 # How quickly the pace falls from there to the slow one: within a third of a second without news.
 SLACKEN = 1.5
 
+# What a look at one member costs in seconds of CPU, out of cold caches; and the share of a core that looking may take.
+COST = 2e-6
+SHARE = 0.002
+
 
 class Pace:
     """The time from one look to the next.
@@ -22,6 +26,10 @@ class Pace:
     def __init__(self, slow: float) -> None:
         self.slow = slow
         self._pause = FAST
+
+    def suit(self, members: int, *, least: float, most: float) -> None:
+        """Look at a large pool less often, so that looking takes no more than its share; within these bounds."""
+        self.slow = min(max(least, members * COST / SHARE), most)
 
     def quicken(self) -> None:
         """Look often for a while."""

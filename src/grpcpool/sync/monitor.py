@@ -14,10 +14,7 @@ __all__ = ["SLOW", "Monitor"]
 
 # Between two looks when nothing happens, in seconds: a lost connection is seen within a tenth of a second.
 SLOW = 0.1
-# What a look at one member may cost in seconds of CPU, out of cold caches; and the share of a core that looking may
-# take. Large pools are looked at less often for that, but at least five times a second, as `subscribe` would.
-COST = 2e-6
-SHARE = 0.002
+# The same for a large pool: as often as `subscribe` would look.
 SLOWEST = 0.2
 
 
@@ -49,7 +46,7 @@ class Monitor:
 
     def watch_over(self, members: int) -> None:
         """Suit the pace to the number of members."""
-        self._pace.slow = min(max(SLOW, members * COST / SHARE), SLOWEST)
+        self._pace.suit(members, least=SLOW, most=SLOWEST)
 
     def start(self) -> None:
         """Start the thread. It is a daemon: nobody has to close a pool to let the interpreter exit."""
