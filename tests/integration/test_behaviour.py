@@ -16,6 +16,7 @@ import grpcpool
 from grpcpool import events
 from grpcpool.testing import ECHO, ServerProcess
 
+from ..certificates import make_certificates
 from .flavours import Flavour, Pool
 from .proxy import Proxy
 from .waiting import connections, pool_threads, until
@@ -41,6 +42,18 @@ def test_size_is_the_number_of_connections(flavour: Flavour, make_server: MakeSe
             pool.unary()
         assert connections(server.port) == size
     until(lambda: connections(server.port) == 0)
+
+
+def test_size_is_the_number_of_connections_over_tls_too(
+    flavour: Flavour, make_server: MakeServer, tmp_path: Path
+) -> None:
+    certificates = make_certificates(tmp_path)
+    server = make_server(certificate=certificates.server.certificate, key=certificates.server.key)
+    with flavour.secure(server.target, certificates.channel_credentials(), size=8) as pool:
+        pool.wait_ready(min_ready=8)
+        for _ in range(16):
+            pool.unary()
+        assert connections(server.port) == 8
 
 
 def test_members_are_spread_evenly_over_several_targets(flavour: Flavour, make_server: MakeServer) -> None:
