@@ -47,7 +47,6 @@ class AioRoom:
         self._config = config
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rung = 0.0
-        self._wanted_after = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: set[asyncio.Task[Any]] = set()
@@ -230,12 +229,8 @@ class AioRoom:
         self.open()
 
     def want(self) -> None:
-        # While all is down every RPC comes by here, and the answer changes but once per `backoff_min`.
-        now = time.monotonic()
-        if now >= self._wanted_after:
-            self._wanted_after = now + self._config.backoff_min / 10
-            self.tell(Wanted())
-            self._monitor.ring()
+        self.tell(Wanted())
+        self._monitor.ring()
 
     def not_connected(self) -> NoReturn:
         raise NotConnected(f"no member is connected: {self.engine.describe()}; wait_ready() waits for one")

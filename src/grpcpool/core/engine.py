@@ -115,6 +115,7 @@ class Engine:
         "_room",
         "_sample_rate",
         "_unopened",
+        "_wanted_after",
         "bus",
         "generation",
         "machine",
@@ -137,6 +138,7 @@ class Engine:
         self._clock = clock
         self._sample_rate = sample_rate
         self._errors = Tally()
+        self._wanted_after = float("-inf")
         self.machine = Machine(policy, rng)
         self.bus = Bus(
             policy.name,
@@ -207,7 +209,10 @@ class Engine:
 
         def ask_and_pick() -> Member:
             before = self.generation
-            self._room.want()
+            # While all is down every RPC comes by here, and the answer changes but once per `backoff_min`.
+            if self._clock() >= self._wanted_after:
+                self._wanted_after = self._clock() + self.machine.policy.backoff_min / 10
+                self._room.want()
             now = self.generation
             return pick() if now is before else now.pick()
 

@@ -55,7 +55,6 @@ class SyncRoom:
         # Set in the thread that carries out effects: waiting there for an effect would be waiting for oneself.
         self._performing = threading.local()
         self._rung = 0.0
-        self._wanted_after = 0.0
         self._monitor = Monitor(self, SyncRoom._look, SyncRoom._monitor_failed, config.label)
         self.subscribers = Subscribers()
         self.engine = assemble(config, self)
@@ -186,12 +185,8 @@ class SyncRoom:
         self.open()
 
     def want(self) -> None:
-        # While all is down every RPC comes by here, and the answer changes but once per `backoff_min`.
-        now = time.monotonic()
-        if now >= self._wanted_after:
-            self._wanted_after = now + self._config.backoff_min / 10
-            self.tell(Wanted())
-            self._monitor.ring()
+        self.tell(Wanted())
+        self._monitor.ring()
 
     def not_connected(self) -> NoReturn:
         raise NotConnected(f"no member is connected: {self.engine.describe()}; wait_ready() waits for one")
