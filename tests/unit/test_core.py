@@ -26,6 +26,7 @@ from grpcpool.core.lease import Lease
 from grpcpool.core.lookout import NUDGE, Lookout
 from grpcpool.core.machine import Machine
 from grpcpool.core.member import Member
+from grpcpool.core.pinned import Pinned
 from grpcpool.core.messages import Close, Emit, Explained, Observed, Open, Pinged, Resize, Tick, Wanted
 from grpcpool.core.pace import FAST, Pace
 from grpcpool.core.slot import Phase, Policy
@@ -83,20 +84,21 @@ def test_a_tally_is_exact_with_many_threads_and_many_looks(hasty: None) -> None:
 
 def test_a_lease_counts_once_however_often_it_is_given_back() -> None:
     member = Member(0, "a")
-    lease = Lease(member, 0.0, pytest.fail)
+    lease = Lease(member, 0.0)
     assert (member.in_flight, member.picks) == (1, 1)
-    lease.fail()
-    lease.fail()
-    lease.succeed(9.0)
-    assert not lease.release()
+    assert lease.fail(1.0)
+    assert not lease.fail(1.0)
+    assert not lease.succeed(9.0)
+    assert not lease.release(9.0)
     assert (member.in_flight, member.picks, member.failures, member.latency) == (0, 1, 1, None)
 
 
 def test_the_average_latency_follows_the_last_calls() -> None:
     member = Member(0, "a")
     assert member.latency is None
-    for latency in (1.0, 2.0, None):
-        Lease(member, 0.0, pytest.fail).succeed(latency)
+    for latency in (1.0, 2.0):
+        Lease(member, 0.0).succeed(latency)
+    Lease(member, 0.0, timed=False).succeed(9.0)
     assert member.latency == 1.125
 
 
@@ -104,14 +106,15 @@ def test_leases_are_exact_with_many_threads(hasty: None) -> None:
     member = Member(0, "a")
     assert not member.retire() or member.retired
     idle = Tally()
+    member.on_idle = lambda _: idle.add()
 
     def work() -> None:
         for _ in range(500):
-            lease = Lease(member, 0.0, lambda _: idle.add())
+            lease = Lease(member, 0.0)
             # Three ends of the same call, as when it is cancelled while it ends and is collected.
             lease.succeed(0.1)
-            lease.release()
-            lease.fail()
+            lease.release(0.1)
+            lease.fail(0.1)
 
     in_threads(16, work)
     assert (member.in_flight, member.picks, member.failures) == (0, 8000, 0)
@@ -121,12 +124,13 @@ def test_leases_are_exact_with_many_threads(hasty: None) -> None:
 def test_a_retired_member_says_when_its_last_lease_ends() -> None:
     member = Member(3, "a")
     told: list[Member] = []
-    first, second = Lease(member, 0.0, told.append), Lease(member, 0.0, told.append)
-    first.release()
+    member.on_idle = told.append
+    first, second = Lease(member, 0.0), Lease(member, 0.0)
+    first.release(0.0)
     assert not member.retire()
     assert "retired" in repr(member)
     assert told == []
-    second.release()
+    second.release(0.0)
     assert told == [member]
 
 
@@ -134,17 +138,18 @@ def test_a_member_retired_during_a_pick_is_noticed_by_one_side_or_the_other(hast
     for _ in range(300):
         member = Member(0, "a")
         seen: list[str] = []
+        member.on_idle = lambda _, seen=seen: seen.append("idle")  # type: ignore[misc]
 
         def retire(member: Member = member, seen: list[str] = seen) -> None:
             if member.retire():
                 seen.append("idle")
 
-        def pick(member: Member = member, seen: list[str] = seen) -> None:
-            lease = Lease(member, 0.0, lambda _: seen.append("idle"))
+        def pick(member: Member = member) -> None:
+            lease = Lease(member, 0.0)
             if member.retired:
-                lease.release()
+                lease.release(0.0)
             else:
-                lease.succeed()
+                lease.succeed(0.0)
 
         todo = iter([retire, pick])
         in_threads(2, lambda todo=todo: next(todo)())
@@ -603,7 +608,7 @@ class Room:
 
 def test_the_first_rpc_opens_the_pool() -> None:
     room = Room()
-    lease = room.engine.acquire()
+    lease = room.engine.acquire(True)
     assert lease.member in room.engine.machine.slots
     assert room.did("connect") == list(room.engine.machine.slots)
     with pytest.raises(LookupError, match="not connected"):
@@ -622,7 +627,7 @@ def test_a_channel_that_cannot_be_made_is_no_secret_s_way_out() -> None:
     room = Room(listeners=(heard.append,))
     room.broken = True
     with pytest.raises(LookupError, match="no channel"):
-        room.engine.acquire()
+        room.engine.acquire(True)
     assert "its channel could not be made: ValueError" in room.engine.describe()
     assert not [event for event in heard if "secret" in repr(event)]
 
@@ -633,11 +638,11 @@ def test_an_rpc_that_a_listener_makes_while_the_pool_opens_is_refused() -> None:
     def eager(event: events.Event) -> None:
         if isinstance(event, events.Opened):
             with pytest.raises(LookupError, match="no channel") as error:
-                room.engine.acquire()
+                room.engine.acquire(True)
             caught.append(error.value)
 
     room = Room(listeners=(eager,))
-    room.engine.acquire()
+    room.engine.acquire(True)
     assert len(caught) == 1
 
 
@@ -650,8 +655,8 @@ def test_a_lease_on_a_member_that_has_left_goes_to_another() -> None:
     room.tell(Resize(ticket, by=-1))
     left, stays = (left, stays) if left.retired else (stays, left)
     assert ticket.result(0) == 1
-    assert room.engine.acquire_on(left).member is stays
-    assert room.engine.acquire_on(stays).member is stays
+    assert Pinned(room.engine, left).acquire(True).member is stays
+    assert Pinned(room.engine, stays).acquire(True).member is stays
     # A thread that read the generation just before the change, and picks from it just after.
     current = room.engine.generation
 
@@ -664,7 +669,7 @@ def test_a_lease_on_a_member_that_has_left_goes_to_another() -> None:
             return left
 
     room.engine.generation = Late()  # type: ignore[assignment]
-    assert room.engine.acquire().member is stays
+    assert room.engine.acquire(True).member is stays
     assert left.in_flight == 0
     assert stale.members != current.members
 
@@ -673,10 +678,10 @@ def test_a_retired_member_is_closed_after_its_last_rpc_and_not_from_where_that_e
     room = Room()
     room.tell(Open())
     room.connect_all()
-    leases = [room.engine.acquire(), room.engine.acquire()]
+    leases = [room.engine.acquire(True), room.engine.acquire(True)]
     room.tell(Resize(None, by=-1))
     (leaving,) = [lease for lease in leases if lease.member.retired]
-    leaving.succeed()
+    leaving.succeed(0.0)
     assert room.did("wake") == [None]
     assert room.did("close") == []
     room.engine.pump()
@@ -705,13 +710,13 @@ def test_an_rpc_that_finds_all_members_down_asks_for_a_fresh_channel_and_goes_th
         room.tell(Observed(member, Connectivity.TRANSIENT_FAILURE))
         room.tell(Explained(member, "refused"))
     before = set(room.engine.machine.slots)
-    lease = room.engine.acquire()
+    lease = room.engine.acquire(True)
     assert lease.member not in before
     assert room.did("want") == [None]
     # All the RPCs of that moment go there as well; and when it has failed, they fail with the others for a while.
-    assert room.engine.acquire().member is lease.member
+    assert room.engine.acquire(True).member is lease.member
     room.tell(Observed(lease.member, Connectivity.TRANSIENT_FAILURE))
-    assert room.engine.acquire().member in room.engine.machine.slots
+    assert room.engine.acquire(True).member in room.engine.machine.slots
     assert len([slot for slot in room.engine.machine.slots.values() if slot.phase is not Phase.DRAINING]) == 2
 
 
@@ -719,7 +724,7 @@ def test_a_closed_engine_refuses_rpcs() -> None:
     room = Room()
     room.tell(Open())
     room.tell(Close())
-    for pick in (room.engine.acquire, room.engine.generation.pick_connected):
+    for pick in (lambda: room.engine.acquire(True), room.engine.generation.pick_connected):
         with pytest.raises(PoolClosed):
             pick()
     assert room.did("report")[-1] is Connectivity.SHUTDOWN
@@ -782,7 +787,7 @@ def test_an_interrupted_publishing_is_made_up_for() -> None:
     stale = room.engine.generation
     room.tell(Resize(None, by=-1))
     room.engine.generation = stale
-    assert not any(room.engine.acquire().member.retired for _ in range(4))
+    assert not any(room.engine.acquire(True).member.retired for _ in range(4))
     assert room.engine.generation is not stale
 
 
@@ -801,12 +806,12 @@ def test_listeners_come_and_go_and_picks_are_told_to_them_from_then_on() -> None
     room.tell(Open())
     room.connect_all()
     heard: list[events.Event] = []
-    room.engine.acquire().release()
+    room.engine.acquire(True).release(0.0)
     room.engine.add_listener(heard.append)
-    room.engine.acquire().release()
+    room.engine.acquire(True).release(0.0)
     room.engine.generation.pick_connected()
     room.engine.remove_listener(heard.append)
-    room.engine.acquire().release()
+    room.engine.acquire(True).release(0.0)
     assert [type(event) for event in heard] == [events.Picked, events.Picked]
 
 
@@ -841,18 +846,18 @@ def test_statistics_outlive_members() -> None:
     room.tell(Open())
     room.connect_all()
     for failed in (False, True):
-        lease = room.engine.acquire()
+        lease = room.engine.acquire(True)
         if failed:
-            lease.fail()
+            lease.fail(lease.started + 0.5)
         else:
-            lease.succeed(0.5)
-    running = room.engine.acquire()
+            lease.succeed(lease.started + 0.5)
+    running = room.engine.acquire(True)
     room.clock.advance(2)
     stats = room.engine.stats()
     assert (stats.calls, stats.failures, stats.in_flight, stats.size, stats.connects) == (3, 1, 1, 2, 2)
     assert {member.age for member in stats.members} == {2.0}
     assert sorted(member.latency for member in stats.members if member.latency is not None) == [0.5]
-    running.succeed()
+    running.succeed(2.0)
     room.tell(Resize(None, to=1))
     stats = room.engine.stats()
     assert (stats.calls, stats.failures, stats.in_flight, stats.disconnects) == (3, 1, 0, 1)
@@ -864,7 +869,7 @@ def test_garbage_collection_may_strike_while_the_engine_works() -> None:
     room = Room()
     room.tell(Open())
     room.connect_all()
-    lease = room.engine.acquire()
+    lease = room.engine.acquire(True)
     room.tell(Resize(None, by=-1))
     room.tell(Resize(None, by=1))
 
@@ -875,7 +880,7 @@ def test_garbage_collection_may_strike_while_the_engine_works() -> None:
             self.me = self
 
         def __del__(self) -> None:
-            lease.release()
+            lease.release(0.0)
 
     Call()
     gc.collect()

@@ -95,13 +95,14 @@ class World:
             self.answer(member, error)
 
     def lease(self, member: Member) -> Lease:
-        lease = Lease(member, self.clock(), lambda idle: self.driver.post(Drained(idle)))
+        member.on_idle = lambda idle: self.driver.post(Drained(idle))
+        lease = Lease(member, self.clock())
         self.leases.append(lease)
         return lease
 
     def end(self, lease: Lease) -> None:
         self.leases.remove(lease)
-        lease.succeed()
+        lease.succeed(self.clock())
         self.driver.pump()
         self.check()
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import time
-import weakref
+import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 
-from ..core.lease import Lease
+from ..core.generation import Generation
 from ..core.member import Member
-from .calls import when_done
+from ..core.norm import Norms
+from ..core.pinned import Pinned
+from ..inflight import InFlight
+from .calls import code_of, when_done
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-__all__ = ["CountedChannel"]
+__all__ = ["CountedChannel", "Source"]
 
 # Multicallables kept for reuse, per channel. Generated stubs need one per method, once. But some programs make stubs as
 # they go; with new lambdas as serializers each of those is another one, and they must not pile up.
@@ -28,25 +31,48 @@ _Key = tuple[str, str, Any, Any, bool]
 _MultiCallable = TypeVar("_MultiCallable")
 
 
+class Source(Protocol):
+    """Where a channel's RPCs get their members from: an `Engine`, or one member of it."""
+
+    @property
+    def generation(self) -> Generation | Pinned:
+        """What has the `pick` that is to be called now."""
+        ...
+
+
+class Home(Protocol):
+    """The loop that a channel belongs to."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop; None before the first use."""
+        ...
+
+    def bind(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, which is the one that runs now if there was none yet; raise if it is another one."""
+        ...
+
+
 class CountedChannel(grpc.aio.Channel):
     """A channel on which every RPC takes a lease on a member and gives it back when it ends.
 
     Connectivity is that of the channel given; `close` does nothing, for the channels belong to the pool.
 
     Arguments:
-        acquire: returns a lease on the member that shall serve the next RPC.
+        source: knows the member that shall serve the next RPC.
+        norms: of the methods of the whole pool.
         suspect: told of a member on which an RPC ended UNAVAILABLE.
+        home: knows the loop.
         connectivity: the channel that is asked for connectivity.
     """
 
     def __init__(
-        self,
-        acquire: Callable[[], Lease],
-        suspect: Callable[[Member], object],
-        connectivity: Any,
+        self, source: Source, norms: Norms, suspect: Callable[[Member], object], home: Home, connectivity: Any
     ) -> None:
-        self._acquire = acquire
+        self._source = source
+        self._norms = norms
         self._suspect = suspect
+        self._home = home
         self._connectivity = connectivity
         self._callables: dict[_Key, Any] = {}
 
@@ -139,11 +165,13 @@ class _Method:
     Keeps the multicallable of every member that has served the method, so that each is built once.
     """
 
-    __slots__ = ("_acquire", "_inner", "_keep", "_key", "_suspect")
+    __slots__ = ("_home", "_inner", "_keep", "_key", "_norm", "_source", "_suspect")
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
-        self._acquire = channel._acquire
+        self._source = channel._source
+        self._norm = channel._norms.of(key[1])
         self._suspect = channel._suspect
+        self._home = channel._home
         # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
         self._keep = channel
         self._key = key
@@ -159,61 +187,42 @@ class _Method:
         self._inner[member] = inner
         return inner
 
-    def launch(self, timed: bool, request: Any, **arguments: Any) -> Any:
-        """Start an RPC and return its call; the lease ends when the call does.
-
-        The call object must not be kept alive by what watches it: a stream that its user drops is cancelled by its own
-        destructor. And that is the last that is heard of it (its done callbacks never run then), so its death is
-        watched as well.
-        """
-        lease = self._acquire()
-        try:
-            multicallable = self._inner.get(lease.member) or self._build(lease.member)
-            call = multicallable(request, **arguments)
-            lease.watch = reference = weakref.ref(call, lambda _: lease.release())
-        except BaseException:
-            lease.release()
-            raise
-
-        # Private, and none where an interceptor comes between. It knows without a coroutine whether all went well.
-        inner = getattr(call, "_cython_call", None)
-
-        def ended() -> None:
-            if inner is not None and inner.is_ok():
-                lease.succeed(time.monotonic() - lease.started if timed else None)
-                return
-            code = _code_of(reference())
-            if code is grpc.StatusCode.OK:
-                lease.succeed(time.monotonic() - lease.started if timed else None)
-            elif code is None or code is grpc.StatusCode.CANCELLED:
-                lease.release()
-            else:
-                lease.fail()
-                if code is grpc.StatusCode.UNAVAILABLE:
-                    self._suspect(lease.member)
-
-        when_done(call, ended)
+    def launch(
+        self,
+        timed: bool,
+        request: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
+        """Start an RPC and return its call; it is in flight until the call ends."""
+        # What `bind` does, for the case that all is well.
+        if asyncio._get_running_loop() is not self._home.loop:
+            self._home.bind()
+        # Nothing else runs on this loop until the call is out, so what is picked cannot leave meanwhile.
+        member = self._source.generation.pick()
+        started = monotonic()
+        multicallable = self._inner.get(member) or self._build(member)
+        call = multicallable(
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
+        flight = InFlight(call, InFlight.abandoned)
+        flight.member = member
+        flight.started = started
+        flight.timed = timed
+        flight.norm = self._norm
+        flight.code_of = code_of
+        flight.suspect = self._suspect
+        member.begin(started, timed, flight)
+        when_done(call, flight.ended)
         return call
-
-
-def _code_of(call: Any) -> grpc.StatusCode | None:
-    """Return the status of a call that has ended; None if there is none to be had.
-
-    `code` is a coroutine function, but of such a call it knows the answer already and never has to wait: so a single
-    step brings it to its end. It does not if an interceptor returned a call of its own making.
-    """
-    if call is None:
-        return None
-    steps = call.code()
-    try:
-        steps.send(None)
-    except StopIteration as end:
-        code: grpc.StatusCode = end.value
-        return code
-    except Exception:
-        return None
-    steps.close()
-    return None
 
 
 class UnaryUnary(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
@@ -233,15 +242,7 @@ class UnaryUnary(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and return its call at once."""
-        return self._method.launch(
-            True,
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        return self._method.launch(True, request, timeout, metadata, credentials, wait_for_ready, compression)
 
 
 class UnaryStream(grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
@@ -261,15 +262,7 @@ class UnaryStream(grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and return its call at once."""
-        return self._method.launch(
-            False,
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        return self._method.launch(False, request, timeout, metadata, credentials, wait_for_ready, compression)
 
 
 class StreamUnary(grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
@@ -288,15 +281,7 @@ class StreamUnary(grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and return its call at once."""
-        return self._method.launch(
-            False,
-            request_iterator,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        return self._method.launch(False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
 
 
 class StreamStream(grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
@@ -315,12 +300,4 @@ class StreamStream(grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and return its call at once."""
-        return self._method.launch(
-            False,
-            request_iterator,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        return self._method.launch(False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, cast
@@ -15,13 +14,13 @@ from ..assembly import assemble
 from ..config import PoolConfig
 from ..connectivity import IDLE, connectivity_of
 from ..core.connectivity import Connectivity
-from ..core.lease import Lease
 from ..core.lookout import Lookout
 from ..core.member import Member
 from ..core.messages import Explained, Input, Open, Pinged, Wanted
+from ..core.pinned import Pinned
 from ..errors import NotConnected
 from ..telemetry.logging import complain
-from .channel import CountedChannel
+from .channel import CountedChannel, Source
 from .connect import ask, build_channel, watch
 from .errors import AioNotConnected, AioPoolClosed, WrongLoop
 from .interceptors import for_members, share, sort
@@ -40,12 +39,13 @@ class AioRoom:
 
     Attributes:
         front: the channel through which the pool's RPCs go.
+        loop: the one that the pool belongs to; None before its first use.
         interceptors: those of each kind of RPC; members made later get what is in the lists then.
     """
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._rung = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -54,20 +54,10 @@ class AioRoom:
         self.interceptors = sort(cast("tuple[Any, ...]", config.interceptors))
         self.engine = assemble(config, self)
         self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
-        self.front = CountedChannel(self._acquire, self._suspect, self)
+        self.front = self._counted(self.engine)
 
-    def _acquire(self) -> Lease:
-        # What `bind` does, for the case that it is bound and all is well.
-        try:
-            if asyncio.get_running_loop() is not self._loop:
-                self.bind()
-        except RuntimeError:
-            self.bind()
-        return self.engine.acquire()
-
-    def _acquire_on(self, member: Member) -> Lease:
-        self.bind()
-        return self.engine.acquire_on(member)
+    def _counted(self, source: Source) -> CountedChannel:
+        return CountedChannel(source, self.engine.norms, self._suspect, self, self)
 
     # --- for the pool
 
@@ -77,19 +67,19 @@ class AioRoom:
         Raises:
             WrongLoop: another one runs, or none runs and the pool has none yet.
         """
-        loop = self._loop
+        loop = self.loop
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             # As with a channel of grpc's: a call may be made before its loop is run to await it.
             if loop is None:
                 loop = self._loop_to_be()
-                self._loop = loop
+                self.loop = loop
             return loop
         if loop is running:
             return running
         if loop is None:
-            self._loop = running
+            self.loop = running
             return running
         raise WrongLoop(
             f"pool {self._config.label!r} belongs to the loop {_name(loop)}, on which it was first used, and cannot be "
@@ -183,7 +173,7 @@ class AioRoom:
         channel = build_channel(self._config, member.endpoint, for_members(self.interceptors))
         share(self.interceptors, channel)
         member.channel = channel
-        member.bound = CountedChannel(functools.partial(self._acquire_on, member), self._suspect, self)
+        member.bound = self._counted(Pinned(self.engine, member))
         self._lookout.add(member, watch(channel))
 
     def connect(self, member: Member) -> None:
@@ -217,7 +207,7 @@ class AioRoom:
         self.published()
 
     def wake(self) -> None:
-        loop = self._loop
+        loop = self.loop
         if loop is None:
             return
         # Perhaps from another thread, in which a garbage collection found the call; hence "threadsafe". On a loop that

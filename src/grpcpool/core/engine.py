@@ -38,6 +38,7 @@ from .messages import (
     Republish,
     Retire,
 )
+from .norm import Norms
 from .slot import Policy
 
 __all__ = ["Engine", "Room"]
@@ -104,6 +105,7 @@ class Engine:
         machine: decides. May be read from anywhere.
         generation: what picks read: one attribute, replaced whole.
         bus: the listeners.
+        norms: what the methods called through the pool usually take.
     """
 
     __slots__ = (
@@ -119,6 +121,7 @@ class Engine:
         "bus",
         "generation",
         "machine",
+        "norms",
     )
 
     def __init__(
@@ -140,6 +143,7 @@ class Engine:
         self._errors = Tally()
         self._wanted_after = float("-inf")
         self.machine = Machine(policy, rng)
+        self.norms = Norms()
         self.bus = Bus(
             policy.name,
             listeners,
@@ -164,26 +168,24 @@ class Engine:
 
     # --- the hot path
 
-    def acquire(self) -> Lease:
-        """Pick a member for an RPC and take a lease on it. Never blocks, but for the very first use of a pool."""
+    def acquire(self, timed: bool, member: Member | None = None) -> Lease:
+        """Take a lease for an RPC. Never blocks, but for the very first use of a pool.
+
+        Arguments:
+            timed: see `Lease`.
+            member: the one to take it on unless it is retired; None: whichever the strategy picks.
+        """
         while True:
             generation = self.generation
-            lease = Lease(generation.pick(), self._clock(), self._idle)
+            lease = Lease(member or generation.pick(), self._clock(), timed)
             if not lease.member.retired:
                 return lease
             # It left between the pick and the lease, so a newer generation has been published already.
-            lease.release()
-            if self.generation is generation:
+            lease.release(lease.started)
+            if member is None and self.generation is generation:
                 # It has not: an interrupt must have struck the publishing.
                 self._room.tell(Republish())
-
-    def acquire_on(self, member: Member) -> Lease:
-        """Take a lease on this member, or on whichever the pool picks once it is retired."""
-        lease = Lease(member, self._clock(), self._idle)
-        if not member.retired:
-            return lease
-        lease.release()
-        return self.acquire()
+            member = None
 
     def _idle(self, member: Member) -> None:
         """Note that a retired member's last RPC has ended; no more, for this may be any thread in the middle of it."""
@@ -278,6 +280,7 @@ class Engine:
         failed: list[tuple[Member, str]] = []
         try:
             for member in members:
+                member.on_idle = self._idle
                 try:
                     self._room.build(member)
                 except Exception as error:

@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable
 from typing import NoReturn
 
-from ..strategies.base import Clock, Picker, Strategy
+from ..strategies.base import Clock, Meter, Picker, Strategy
+from .guard import SILENT, Guarded
 from .member import Member
 
 __all__ = ["Generation", "GenerationBuilder"]
@@ -66,6 +67,7 @@ class GenerationBuilder:
         self._no_channel = no_channel
         self._on_error = on_error
         self._last_picker: Callable[[], object] | None = None
+        self._measure: Callable[[Member], Meter] | None = getattr(strategy, "meter", None)
         # Our own strategies hold their contract, which is tested; a guard around them would double the price of a
         # pick. Somebody else's may be wrong, and must not take the pool down with it.
         self._trusted = type(strategy).__module__.startswith("grpcpool.strategies.")
@@ -78,12 +80,25 @@ class GenerationBuilder:
         Arguments:
             last_resort: what is to be made of the pick among `fallback`, if there is little hope for any of them.
         """
+        for member in (*ready, *fallback):
+            if member.meter is None and self._measure is not None:
+                # Before anybody can pick it, so that every RPC's end is told to whom its beginning was.
+                member.meter = self._meter(member)
         if ready:
             pick = self._picker(ready)
             return Generation(ready, pick, pick)
         # While nothing is connected there is nothing to choose by, so the fall-back is a plain rotation.
         rotation: Pick = itertools.cycle(fallback).__next__ if fallback else self._no_channel
         return Generation((), last_resort(rotation) if last_resort else rotation, self._not_connected)
+
+    def _meter(self, member: Member) -> Meter:
+        assert self._measure is not None
+        try:
+            meter = self._measure(member)
+        except Exception as error:
+            self._on_error(f"meter() raised {type(error).__name__}")
+            return SILENT
+        return meter if self._trusted else Guarded(meter, self._on_error)
 
     def _picker(self, ready: tuple[Member, ...]) -> Pick:
         picker: Callable[[], object]

@@ -2,72 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
 
-if TYPE_CHECKING:
-    from .member import Member
+from .member import Member
 
 __all__ = ["Lease"]
-
-# Weight of a new sample in a member's moving average of latency. 1/8 is what TCP uses to smooth its round trip time
-# (RFC 6298, section 2): about the last sixteen calls matter.
-SMOOTHING = 1 / 8
 
 
 class Lease:
     """One RPC in flight on one member.
 
-    Taken inside the pick and given back when the RPC ends, however it ends: an answer, an error, a cancellation, a
-    deadline, or a call object that is dropped and garbage collected. Several of those may report the end of the same
-    RPC, from different threads; the first one counts.
+    Taken inside the pick and given back when the RPC ends, however it ends. Several threads may report the end of the
+    same RPC; the first one counts, and is told so by True.
+
+    Arguments:
+        timed: it is a unary RPC, so that how long it takes says something about the member.
 
     Attributes:
         member: where the RPC runs.
         started: when it began, on the pool's clock.
-        watch: whatever must stay alive as long as the lease (a weak reference with its callback).
+        timed: as given.
     """
 
-    __slots__ = ("_on_idle", "member", "started", "watch")
+    __slots__ = ("member", "started", "timed")
 
-    def __init__(self, member: Member, started: float, on_idle: Callable[[Member], object]) -> None:
+    def __init__(self, member: Member, started: float, timed: bool = True) -> None:
         self.member = member
         self.started = started
-        self.watch: Any = None
-        self._on_idle = on_idle
-        member.leases.add(self)
-        member._picks.add()
+        self.timed = timed
+        member.begin(started, timed, self)
 
-    def release(self) -> bool:
-        """Give the lease back; True for the one caller that really did.
+    def succeed(self, now: float) -> bool:
+        """Give the lease back after an RPC that ended well."""
+        return self.member.answered(self, now, self._latency(now))
 
-        Safe from any thread and from within a garbage collection: it takes no lock. If the member is retired and this
-        was its last RPC, `on_idle` is told.
-        """
-        member = self.member
-        try:
-            member.leases.remove(self)
-        except KeyError:
-            return False
-        self.watch = None
-        # The other half of this handshake is in Member.retire: it sets `retired` first and looks at the leases
-        # second. Here the lease goes first and `retired` is looked at second. So at least one of both sees the other.
-        if member.retired and not member.leases:
-            self._on_idle(member)
-        return True
+    def fail(self, now: float, *, blame: bool = True) -> bool:
+        """Give the lease back after an RPC that ended with a status other than OK. `blame`: see `Member.failed`."""
+        return self.member.failed(self, now, self._latency(now), blame=blame)
 
-    def succeed(self, latency: float | None = None) -> None:
-        """Give the lease back after an RPC that ended well.
+    def release(self, now: float) -> bool:
+        """Give the lease back after an RPC that its caller cancelled or abandoned."""
+        return self.member.dropped(self, now, self._latency(now))
 
-        Arguments:
-            latency: how long it took in seconds; None where that says nothing about the member (a stream).
-        """
-        # Two threads that do this at once may lose one of the two samples. An average can bear that.
-        if self.release() and latency is not None:
-            average = self.member.latency
-            self.member.latency = latency if average is None else average + (latency - average) * SMOOTHING
+    def hand_over(self, heir: Hashable) -> None:
+        """Let `heir` be the token of this RPC from now on. Nobody may report the end of the RPC meanwhile."""
+        leases = self.member.leases
+        leases.add(heir)
+        leases.remove(self)
 
-    def fail(self) -> None:
-        """Give the lease back after an RPC that ended with a status other than OK, not cancelled by its caller."""
-        if self.release():
-            self.member._failures.add()
+    def _latency(self, now: float) -> float | None:
+        return now - self.started if self.timed else None

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from .counters import Tally
+from .norm import Norm
 
 if TYPE_CHECKING:
-    from .lease import Lease
+    from ..strategies.base import Meter
 
-__all__ = ["Member"]
+__all__ = ["SMOOTHING", "Member"]
+
+# Weight of a new sample in a member's moving average of latency. 1/8 is what TCP uses to smooth its round trip time
+# (RFC 6298, section 2): about the last sixteen calls matter.
+SMOOTHING = 1 / 8
 
 
 class Member:
@@ -18,15 +24,23 @@ class Member:
     A member lives from the moment its channel is made until that channel is closed, and is never used again: what
     replaces it is a new member. Its counters outlive the generations it takes part in.
 
+    An RPC begins with `begin` and ends with one of `answered`, `failed` and `dropped`. Several threads may report the
+    end of the same RPC, even a garbage collection in the middle of one of them; the first one counts. None of these
+    takes a lock.
+
     Attributes:
         id: unique within the pool.
         endpoint: the gRPC target that the member connects to.
         weight: the endpoint's relative share of the traffic.
         born: when it was made, on the pool's clock.
-        leases: the RPCs in flight, one lease each. ``len(member.leases)`` is their number without a call; a set,
-            because adding to it and removing from it are single steps for the interpreter, and because removing what
-            is no longer there says so: a lease can be given back only once.
+        leases: the RPCs in flight, a token each. ``len(member.leases)`` is their number without a call; a set, because
+            adding to it and removing from it are single steps for the interpreter, and because removing what is no
+            longer there says so: an RPC can end only once.
+        count: counts one more pick, and returns a number that no other pick of this member has.
+        latency: moving average of unary RPCs that were answered, in seconds; None before the first.
+        meter: what the strategy notes about the member; None if it notes nothing.
         retired: set, for good, once the member must take no new RPC.
+        on_idle: told when the last RPC of a retired member has ended. Called in the middle of anything.
         channel, bound: belong to the room that made the member: its grpc channel, and the counted view of it that
             `get_channel` hands out. The core never looks.
     """
@@ -38,10 +52,13 @@ class Member:
         "born",
         "bound",
         "channel",
+        "count",
         "endpoint",
         "id",
         "latency",
         "leases",
+        "meter",
+        "on_idle",
         "retired",
         "weight",
     )
@@ -51,13 +68,16 @@ class Member:
         self.endpoint = endpoint
         self.weight = weight
         self.born = born
-        self.leases: set[Lease] = set()
+        self.leases: set[Hashable] = set()
         self.retired = False
         self.latency: float | None = None
+        self.meter: Meter | None = None
+        self.on_idle: Callable[[Member], object] = _nobody_waits
         self.channel: Any = None
         self.bound: Any = None
         self._picks = Tally()
         self._failures = Tally()
+        self.count = self._picks.add
 
     @property
     def in_flight(self) -> int:
@@ -74,13 +94,100 @@ class Member:
         """RPCs that ended with a status other than OK, cancellation by the caller not counted."""
         return self._failures.value()
 
+    def begin(self, now: float, timed: bool, token: Hashable = None) -> Hashable:
+        """Note that an RPC has begun, and return the token that stands for it until it ends.
+
+        Arguments:
+            now: the time in seconds.
+            timed: it is a unary RPC, so that how long it takes says something about the member.
+            token: anything that is not equal to another RPC's token; None: a new one.
+        """
+        number = self.count()
+        token = number if token is None else token
+        self.leases.add(token)
+        if self.meter is not None:
+            self.meter.started(now, timed)
+        return token
+
+    def answered(self, token: Hashable, now: float, latency: float | None, norm: Norm | None = None) -> bool:
+        """Note that an RPC ended well; True for the one caller that is the first to say how it ended.
+
+        Arguments:
+            token: what `begin` returned.
+            latency: seconds that it took; None where that says nothing about the member (a stream).
+            norm: that of its method, if there are several methods.
+        """
+        if not self._ended(token):
+            return False
+        meter = self.meter
+        if latency is not None:
+            # Two threads that do this at once may lose one of the two samples. An average can bear that.
+            average = self.latency
+            self.latency = latency if average is None else average + (latency - average) * SMOOTHING
+            if meter is not None and norm is not None:
+                latency = norm.learn(latency)
+        if meter is not None:
+            meter.answered(now, latency)
+        return True
+
+    def failed(
+        self, token: Hashable, now: float, latency: float | None, norm: Norm | None = None, *, blame: bool = True
+    ) -> bool:
+        """Note that an RPC ended with a status other than OK; as `answered`.
+
+        Arguments:
+            blame: the member may be at fault. Else it is an answer of the application's, as good as any other.
+        """
+        if not self._ended(token):
+            return False
+        self._failures.add()
+        meter = self.meter
+        if meter is not None:
+            if latency is not None and norm is not None:
+                latency = norm.apply(latency)
+            (meter.failed if blame else meter.answered)(now, latency)
+        return True
+
+    def dropped(self, token: Hashable, now: float, latency: float | None, norm: Norm | None = None) -> bool:
+        """Note that the caller cancelled or abandoned an RPC; as `answered`."""
+        if not self._ended(token):
+            return False
+        meter = self.meter
+        if meter is not None:
+            meter.dropped(now, norm.apply(latency) if latency is not None and norm is not None else latency)
+        return True
+
+    def _ended(self, token: Hashable) -> bool:
+        try:
+            self.leases.remove(token)
+        except KeyError:
+            return False
+        finally:
+            if self.retired:
+                self.rest()
+        return True
+
+    def rest(self) -> None:
+        """Tell `on_idle` if the member, which is retired, has no RPC left.
+
+        To be called after a token was taken out. The other half of this handshake is in `retire`: it sets `retired`
+        first and looks at the leases second. Here the token goes first and `retired` is looked at second. So at least
+        one of both sees the other.
+        """
+        if not self.leases:
+            self.on_idle(self)
+
     def retire(self) -> bool:
         """Take no new RPC from now on, for good; True if none is running.
 
-        See `Lease.release` for why the order of the two steps matters.
+        See `rest` for why the order of the two steps matters.
         """
         self.retired = True
         return not self.leases
 
     def __repr__(self) -> str:
         return f"<Member {self.id} {self.endpoint} in_flight={len(self.leases)}{' retired' if self.retired else ''}>"
+
+
+def _nobody_waits(member: Member) -> None:
+    pass

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence, Sized
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Clock", "Member", "Picker", "Strategy"]
+__all__ = ["Clock", "Member", "Meter", "Picker", "Strategy"]
 
 Clock = Callable[[], float]
 
@@ -57,6 +57,35 @@ class Member(Protocol):
     @property
     def latency(self) -> float | None:
         """Moving average of its unary RPCs in seconds; None before the first has ended."""
+        ...
+
+
+class Meter(Protocol):
+    """What a strategy notes about one member.
+
+    A strategy that measures has a method ``meter(member)`` that returns one. It is called once for each member, before
+    the first picker that may pick it is built, and the meter is told of every RPC from then on. Strategies without
+    that method are told nothing, which is cheaper.
+
+    Called by every RPC, from any thread, without a lock, even from a garbage collection in the middle of another call:
+    a meter must not block and must not raise. Latencies are those of unary RPCs only (a stream lasts as long as it
+    is wanted), with the differences between methods taken out; None for all others.
+    """
+
+    def started(self, now: float, timed: bool) -> None:
+        """An RPC begins; `timed` if its latency will be told."""
+        ...
+
+    def answered(self, now: float, latency: float | None) -> None:
+        """One ended OK, or with a status that an application chose to answer with."""
+        ...
+
+    def failed(self, now: float, latency: float | None) -> None:
+        """One ended UNAVAILABLE, RESOURCE_EXHAUSTED, INTERNAL, UNKNOWN or DEADLINE_EXCEEDED."""
+        ...
+
+    def dropped(self, now: float, latency: float | None) -> None:
+        """One was cancelled or abandoned by its caller, after so many seconds."""
         ...
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import threading
-import time
-import weakref
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 
+from ..core.generation import Generation
 from ..core.lease import Lease
-from ..core.member import Member
+from ..core.member import SMOOTHING, Member
+from ..core.norm import Norms
+from ..core.pinned import Pinned
+from ..inflight import InFlight
+from ..outcome import code_of, settle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["CountedChannel"]
+__all__ = ["CountedChannel", "Source"]
 
 # Multicallables kept for reuse, per channel. Generated stubs need one per method, once. But `grpc.intercept_channel`
 # asks for one on every call, and some programs make stubs as they go; with new lambdas as serializers each of those is
@@ -25,6 +29,19 @@ REMEMBERED = 1024
 
 _Key = tuple[str, str, Any, Any, bool]
 _MultiCallable = TypeVar("_MultiCallable")
+
+
+class Source(Protocol):
+    """Where a channel's RPCs get their members from: an `Engine`, or one member of it."""
+
+    @property
+    def generation(self) -> Generation | Pinned:
+        """What has the `pick` that is to be called now."""
+        ...
+
+    def acquire(self, timed: bool) -> Lease:
+        """Pick, and take a lease on what was picked."""
+        ...
 
 
 class Connectivity(Protocol):
@@ -41,18 +58,17 @@ class CountedChannel(grpc.Channel):
     Thread-safe. `subscribe` speaks for the channel given; `close` does nothing, for the channels belong to the pool.
 
     Arguments:
-        acquire: returns a lease on the member that shall serve the next RPC.
+        source: knows the member that shall serve the next RPC.
+        norms: of the methods of the whole pool.
         suspect: told of a member on which an RPC ended UNAVAILABLE.
         connectivity: what `subscribe` is passed on to.
     """
 
     def __init__(
-        self,
-        acquire: Callable[[], Lease],
-        suspect: Callable[[Member], object],
-        connectivity: Connectivity,
+        self, source: Source, norms: Norms, suspect: Callable[[Member], object], connectivity: Connectivity
     ) -> None:
-        self._acquire = acquire
+        self._source = source
+        self._norms = norms
         self._suspect = suspect
         self._connectivity = connectivity
         self._callables: dict[_Key, Any] = {}
@@ -141,85 +157,91 @@ class _Method:
     """One RPC method on a counted channel: where its calls start and how they end.
 
     Attributes:
-        acquire: returns a lease on the member that shall serve the next call.
+        source: knows the member that shall serve the next call.
         inner: the multicallable of every member that has served the method, so that each is built once.
+        norm: what the method usually takes.
     """
 
-    __slots__ = ("_keep", "_key", "_lock", "_suspect", "acquire", "inner")
+    __slots__ = ("_keep", "_key", "_lock", "_suspect", "inner", "norm", "source")
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
-        self.acquire = channel._acquire
+        self.source = channel._source
         self.inner: dict[Member, Any] = {}
+        self.norm = channel._norms.of(key[1])
         self._suspect = channel._suspect
         # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
         self._keep = channel
         self._key = key
         self._lock = threading.RLock()
 
-    def build(self, lease: Lease) -> Any:
-        """Build the multicallable of the lease's member; if that fails the lease ends."""
-        member = lease.member
+    def build(self, member: Member) -> Any:
+        """Build the member's multicallable."""
+        # grpc's registration of methods is not thread-safe, so members' multicallables are built under a lock.
+        with self._lock:
+            inner = self.inner.get(member)
+            if inner is None:
+                kind, method, serializer, deserializer, registered = self._key
+                # Passed only where it matters: a channel that somebody put in place of grpc's may not know it.
+                extra = {"_registered_method": True} if registered else {}
+                inner = getattr(member.channel, kind)(method, serializer, deserializer, **extra)
+                for gone in [other for other in self.inner if other.retired]:
+                    del self.inner[gone]
+                self.inner[member] = inner
+            return inner
+
+    def failed(self, member: Member, token: object, started: float, timed: bool, error: BaseException) -> None:
+        """Take down that a blocking RPC raised."""
+        code, now = code_of(error), monotonic()
+        settle(member, token, code, now, now - started if timed else None, self.norm)
+        if code is grpc.StatusCode.UNAVAILABLE:
+            self._suspect(member)
+
+    def block(self, how: str, timed: bool, request: Any, *arguments: Any) -> Any:
+        """Run a blocking RPC by the multicallable's method `how`, and return its result."""
+        lease = self.source.acquire(timed)
+        member, started = lease.member, lease.started
         try:
-            # grpc's registration of methods is not thread-safe, so members' multicallables are built under a lock.
-            with self._lock:
-                inner = self.inner.get(member)
-                if inner is None:
-                    kind, method, serializer, deserializer, registered = self._key
-                    # Passed only where it matters: a channel that somebody put in place of grpc's may not know it.
-                    extra = {"_registered_method": True} if registered else {}
-                    inner = getattr(member.channel, kind)(method, serializer, deserializer, **extra)
-                    for gone in [other for other in self.inner if other.retired]:
-                        del self.inner[gone]
-                    self.inner[member] = inner
-                return inner
-        except BaseException:
-            lease.release()
+            multicallable = self.inner.get(member) or self.build(member)
+            result = getattr(multicallable, how)(request, *arguments)
+        except BaseException as error:
+            self.failed(member, lease, started, timed, error)
             raise
-
-    def failed(self, lease: Lease, error: BaseException) -> None:
-        """End the lease of a blocking RPC that raised."""
-        self.ended(lease, error.code() if isinstance(error, grpc.RpcError) and hasattr(error, "code") else None)
-
-    def ended(self, lease: Lease, code: grpc.StatusCode | None, latency: float | None = None) -> None:
-        """End the lease of an RPC that ended with this status, or None if it never had one."""
-        if code is grpc.StatusCode.OK:
-            lease.succeed(latency)
-        elif code is None or code is grpc.StatusCode.CANCELLED:
-            lease.release()
-        else:
-            lease.fail()
-            if code is grpc.StatusCode.UNAVAILABLE:
-                self._suspect(lease.member)
+        now = monotonic()
+        member.answered(lease, now, now - started if timed else None, self.norm)
+        return result
 
     def launch(self, how: str, timed: bool, request: Any, *arguments: Any) -> Any:
-        """Start an RPC by the multicallable's method `how`, and return its call; the lease ends when the call does.
-
-        The call object must not be kept alive by what watches it: a stream that its user drops is cancelled by its own
-        destructor. And that may be the last that is heard of it, so its death is watched as well.
-        """
-        lease = self.acquire()
-        multicallable = self.inner.get(lease.member) or self.build(lease)
+        """Start an RPC by the multicallable's method `how`, and return its call; the lease ends when the call does."""
+        lease = self.source.acquire(timed)
+        member = lease.member
         call: Any = None
         try:
+            multicallable = self.inner.get(member) or self.build(member)
             call = getattr(multicallable, how)(request, *arguments)
-            lease.watch = reference = weakref.ref(call, lambda _: lease.release())
+            flight = InFlight(call, InFlight.abandoned)
+            flight.member = member
+            flight.started = lease.started
+            flight.timed = timed
+            flight.norm = self.norm
+            flight.code_of = _code_of
+            flight.suspect = self._suspect
+            lease.hand_over(flight)
         except BaseException as error:
             # TypeError: not one of grpc's calls (an interceptor may return anything) and nothing that can be watched.
-            lease.release()
+            lease.release(monotonic())
             if isinstance(error, TypeError) and "weak reference" in str(error):
                 return call
             raise
-
-        def ended() -> None:
-            alive = reference()
-            latency = time.monotonic() - lease.started if timed else None
-            # Dead, or an object without a status: over all the same.
-            self.ended(lease, getattr(alive, "code", _nothing)(), latency)
-
         subscribe = getattr(call, "add_callback", None)
-        if subscribe is not None and not subscribe(ended):
-            ended()
+        if subscribe is not None and not subscribe(flight.ended):
+            flight.ended()
         return call
+
+
+def _code_of(call: Any) -> grpc.StatusCode | None:
+    """Return the status of a call that has ended; None if it is an object that has none."""
+    code: grpc.StatusCode | None = getattr(call, "code", _nothing)()
+    return code
 
 
 def _nothing() -> None:
@@ -242,15 +264,40 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and block until it has ended."""
+        # What `_Method.block` does, written out: nine of ten calls come this way, and between two waits for the network
+        # the caches are cold, so that each function and each object that need not be touched is worth microseconds.
         method = self._method
-        lease = method.acquire()
-        call = method.inner.get(lease.member) or method.build(lease)
+        member = method.source.generation.pick()
+        token = member.count()
+        started = monotonic()
+        # All of it within `try`, for Ctrl-C can strike after any step.
         try:
+            member.leases.add(token)
+            if member.retired:
+                # It left between the pick and the lease.
+                member.leases.remove(token)
+                member.rest()
+                return method.block(
+                    "__call__", True, request, timeout, metadata, credentials, wait_for_ready, compression
+                )
+            meter = member.meter
+            if meter is not None:
+                meter.started(started, True)
+            call = method.inner.get(member) or method.build(member)
             result = call(request, timeout, metadata, credentials, wait_for_ready, compression)
+            now = monotonic()
+            if meter is None:
+                member.leases.remove(token)
+                # Another thread may have set it meanwhile.
+                if member.retired:
+                    member.rest()  # type: ignore[unreachable]
+                latency, average = now - started, member.latency
+                member.latency = latency if average is None else average + (latency - average) * SMOOTHING
+            else:
+                member.answered(token, now, now - started, method.norm)
         except BaseException as error:
-            method.failed(lease, error)
+            method.failed(member, token, started, True, error)
             raise
-        lease.succeed(time.monotonic() - lease.started)
         return result
 
     def with_call(
@@ -263,16 +310,9 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method, block until it has ended, and return the response with the call."""
-        method = self._method
-        lease = method.acquire()
-        call = method.inner.get(lease.member) or method.build(lease)
-        try:
-            result = call.with_call(request, timeout, metadata, credentials, wait_for_ready, compression)
-        except BaseException as error:
-            method.failed(lease, error)
-            raise
-        lease.succeed(time.monotonic() - lease.started)
-        return result
+        return self._method.block(
+            "with_call", True, request, timeout, metadata, credentials, wait_for_ready, compression
+        )
 
     def future(
         self,
@@ -324,16 +364,9 @@ class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and block until it has ended."""
-        method = self._method
-        lease = method.acquire()
-        call = method.inner.get(lease.member) or method.build(lease)
-        try:
-            result = call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
-        except BaseException as error:
-            method.failed(lease, error)
-            raise
-        lease.succeed()
-        return result
+        return self._method.block(
+            "__call__", False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+        )
 
     def with_call(
         self,
@@ -345,16 +378,9 @@ class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method, block until it has ended, and return the response with the call."""
-        method = self._method
-        lease = method.acquire()
-        call = method.inner.get(lease.member) or method.build(lease)
-        try:
-            result = call.with_call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
-        except BaseException as error:
-            method.failed(lease, error)
-            raise
-        lease.succeed()
-        return result
+        return self._method.block(
+            "with_call", False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+        )
 
     def future(
         self,

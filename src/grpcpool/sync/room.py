@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Callable
@@ -15,13 +14,13 @@ from ..assembly import assemble
 from ..config import PoolConfig
 from ..connectivity import IDLE, connectivity_of
 from ..core.connectivity import Connectivity
-from ..core.lease import Lease
 from ..core.lookout import Lookout
 from ..core.member import Member
 from ..core.messages import Explained, Input, Open, Pinged, Wanted
+from ..core.pinned import Pinned
 from ..errors import NotConnected, PoolClosed, PoolError
 from ..telemetry.logging import complain
-from .channel import CountedChannel
+from .channel import CountedChannel, Source
 from .connect import ask, build_channel, watch
 from .errors import RpcNotConnected
 from .monitor import SLOW, Monitor
@@ -59,11 +58,11 @@ class SyncRoom:
         self.subscribers = Subscribers()
         self.engine = assemble(config, self)
         self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
-        self.front = self._counted(self.engine.acquire)
+        self.front = self._counted(self.engine)
 
-    def _counted(self, acquire: Callable[[], Lease]) -> CountedChannel:
+    def _counted(self, source: Source) -> CountedChannel:
         # Interceptors go around the pick, not around each member: one that tries again is then given another member.
-        counted = CountedChannel(acquire, self._suspect, self)
+        counted = CountedChannel(source, self.engine.norms, self._suspect, self)
         if not self._interceptors:
             return counted
         # Not one by type, but it takes and gives the same.
@@ -144,7 +143,7 @@ class SyncRoom:
     def build(self, member: Member) -> None:
         channel = build_channel(self._config, member.endpoint)
         member.channel = channel
-        member.bound = self._counted(functools.partial(self.engine.acquire_on, member))
+        member.bound = self._counted(Pinned(self.engine, member))
         self._lookout.add(member, watch(channel))
 
     def connect(self, member: Member) -> None:

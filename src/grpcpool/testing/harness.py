@@ -61,7 +61,7 @@ class StrategyHarness:
     def pick(self) -> int:
         """Return the index of the member that serves the next call, and start the call there."""
         member = self._generation.pick()
-        self._running[member.id].append(Lease(member, self.clock(), _ignore))
+        self._running[member.id].append(Lease(member, self.clock()))
         return member.id
 
     def done(self, index: int, latency: float | None = None, ok: bool = True) -> None:
@@ -74,11 +74,13 @@ class StrategyHarness:
         if not self._running[index]:
             raise ValueError(f"no call is running on member {index}; in flight: {self.in_flight()}")
         lease = self._running[index].popleft()
-        taken = self.clock() - lease.started if latency is None else latency
+        now = self.clock()
+        if latency is not None:
+            lease.started = now - latency
         if ok:
-            lease.succeed(taken)
+            lease.succeed(now)
         else:
-            lease.fail()
+            lease.fail(now)
 
     def in_flight(self) -> tuple[int, ...]:
         """Return how many calls run on each member."""
@@ -91,7 +93,3 @@ class StrategyHarness:
     @staticmethod
     def _failed(problem: str) -> None:
         raise AssertionError(f"the strategy failed: {problem}")
-
-
-def _ignore(member: Member) -> None:
-    pass

@@ -1,0 +1,53 @@
+"""Makes the latencies of different methods comparable."""
+
+from __future__ import annotations
+
+__all__ = ["Norm", "Norms"]
+
+# Weight of a new sample in a method's average: slow enough that one slow member among many does not pass for a slow
+# method, quick enough that an average means something after some dozens of calls.
+SMOOTHING = 1 / 64
+
+
+class Norms:
+    """The norms of all methods of one pool, and the average over all of them."""
+
+    __slots__ = ("_by_method", "typical")
+
+    def __init__(self) -> None:
+        self._by_method: dict[str, Norm] = {}
+        self.typical: float | None = None
+
+    def of(self, method: str) -> Norm:
+        """Return the norm of a method. Safe from any thread."""
+        return self._by_method.setdefault(method, Norm(self))
+
+
+class Norm:
+    """What one method usually takes.
+
+    A member that happens to be given the slow methods is not a slow member. So what a strategy is told is how long an
+    RPC took in terms of its own method, times what a call of this pool usually takes: seconds again, and just the
+    latency where all calls are of one method.
+
+    Safe from any thread, without a lock: two at once may lose a sample.
+    """
+
+    __slots__ = ("_all", "usual")
+
+    def __init__(self, norms: Norms) -> None:
+        self._all = norms
+        self.usual: float | None = None
+
+    def learn(self, latency: float) -> float:
+        """Take in that a call took `latency` seconds, and return what it would have taken if it were a usual one."""
+        everything = self._all
+        typical, usual = everything.typical, self.usual
+        everything.typical = typical = latency if typical is None else typical + (latency - typical) * SMOOTHING
+        self.usual = usual = latency if usual is None else usual + (latency - usual) * SMOOTHING
+        return latency * typical / usual if usual else latency
+
+    def apply(self, latency: float) -> float:
+        """Return what `learn` does, and learn nothing: the call did not come to its end by itself."""
+        typical, usual = self._all.typical, self.usual
+        return latency * typical / usual if usual and typical else latency
