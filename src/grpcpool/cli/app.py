@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import grpc
 import typer
@@ -14,15 +13,12 @@ import grpcpool
 
 from . import demo as demonstration
 from . import report
+from .endings import INTERRUPTED, end_in_order
 from .model import Settings
 from .screen import screen_for
+from .simulate import simulate
 
 __all__ = ["app"]
-
-# Interrupted, as shells say it: 128 and the number of SIGINT.
-INTERRUPTED = 130
-
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # No locals in tracebacks: they may hold whatever a user's environment holds.
 app = typer.Typer(
@@ -67,11 +63,8 @@ def demo(
     except grpcpool.ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="--strategy") from None
     settings = Settings(seconds=seconds, size=size, strategy=strategy, threads=threads, seed=seed)
-    # A kill or a closed terminal must not leave servers behind: end as Ctrl-C does, through every `finally`. What the
-    # caller has us ignore (nohup, a shell's background jobs) stays ignored.
-    for number in _ENDINGS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    # No servers are left behind.
+    end_in_order()
     console = Console()
     try:
         result = demonstration.run(settings, screen_for(console))
@@ -87,8 +80,4 @@ def demo(
         typer.echo(f"written to {json_file}")
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    # Once is enough: a second Ctrl-C would cut the cleaning up short.
-    for ending in _ENDINGS:
-        signal.signal(ending, signal.SIG_IGN)
-    raise KeyboardInterrupt
+app.command()(simulate)
