@@ -1,0 +1,131 @@
+"""What the lookout tells the engine, whoever else looks at the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from grpcpool import events
+from grpcpool.core.connectivity import Connectivity
+from grpcpool.core.lookout import Lookout
+from grpcpool.core.member import Member
+from grpcpool.core.messages import Open
+
+from .test_core import Room
+
+
+class Street:
+    """An open pool of two members, a lookout over it, and channels whose states are at the test's will.
+
+    Attributes:
+        states: of each channel.
+        on_check: called when a member's channel is asked for its state, after that was read: so much can happen
+            before a thread comes to use what it has read.
+        heard: events.
+    """
+
+    def __init__(self) -> None:
+        self.heard: list[events.Event] = []
+        self.room = Room(listeners=(self.heard.append,))
+        self.room.tell(Open())
+        self.first, self.second = self.room.engine.machine.slots
+        self.states: dict[Member, Any] = {self.first: "ready", self.second: "ready"}
+        self.on_check: dict[Member, Callable[[], object]] = {}
+        self.lookout = Lookout(self.room.engine, self.room.clock, idle="idle", translate=Connectivity)
+        for member in self.states:
+            self.lookout.add(member, lambda connect, member=member: self.check(member))
+
+    def check(self, member: Member) -> Any:
+        state = self.states[member]
+        self.on_check.pop(member, lambda: None)()
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    def look(self) -> tuple[bool, tuple[Member, ...]]:
+        """Look, and return whether that was news and who is picked from now on."""
+        news, _ = self.lookout.look()
+        self.room.engine.pump()
+        return news, self.room.engine.generation.members
+
+
+@pytest.fixture
+def street() -> Street:
+    return Street()
+
+
+def test_what_a_glance_has_found_is_not_overruled_by_a_look_that_read_before_it(street: Street) -> None:
+    def lose_the_first() -> None:
+        street.states[street.first] = "idle"
+        # As an RPC's thread does, when it gets the interpreter while the look is at the second member.
+        assert not street.lookout.glance(street.first), "the look under way takes care of it"
+        street.room.engine.pump()
+
+    street.on_check[street.second] = lose_the_first
+    assert street.look() == (True, (street.second,))
+    assert street.look() == (False, (street.second,))
+    street.states[street.first] = "ready"
+    assert street.look() == (True, (street.first, street.second))
+
+
+def test_a_member_that_is_back_is_not_lost_to_a_look_that_read_before_it(street: Street) -> None:
+    street.states[street.first] = "connecting"
+    assert street.look() == (True, (street.second,))
+
+    def connect_the_first() -> None:
+        street.states[street.first] = "ready"
+        street.lookout.glance(street.first)
+
+    street.on_check[street.second] = connect_the_first
+    assert street.look() == (True, (street.first, street.second))
+    assert [event for event in street.heard if isinstance(event, events.ConnectionDown)] == []
+
+
+def test_a_look_that_comes_upon_a_glance_is_made_up_for_soon(street: Street) -> None:
+    assert street.look() == (True, (street.first, street.second))
+    street.states[street.first] = street.states[street.second] = "idle"
+    street.on_check[street.first] = lambda: looks.append(street.lookout.look()[0])
+    looks: list[bool] = []
+    assert street.lookout.glance(street.first)
+    assert looks == [True], "which makes the monitor look again in a moment"
+    assert street.look() == (True, ())
+
+
+def test_a_change_that_only_a_glance_has_seen_is_seen_to_change_back(street: Street) -> None:
+    assert street.look() == (True, (street.first, street.second))
+    street.states[street.first] = "idle"
+    assert street.lookout.glance(street.first)
+    street.room.engine.pump()
+    street.states[street.first] = "ready"
+    assert street.look() == (True, (street.first, street.second)), "though it looks as it did at the last look"
+
+
+def test_a_channel_that_the_pool_closes_during_a_look_disturbs_nobody(street: Street) -> None:
+    def close() -> None:
+        street.second.retire()
+        street.lookout.remove(street.second)
+        street.states[street.second] = ValueError("Channel closed!")
+
+    street.on_check[street.first] = close
+    assert street.look() == (True, (street.first,))
+    assert len(street.lookout) == 1
+    assert street.look() == (False, (street.first,))
+
+
+def test_a_channel_that_was_closed_from_outside_is_replaced(street: Street) -> None:
+    assert street.look() == (True, (street.first, street.second))
+    street.states[street.second] = ValueError("Channel closed!")
+    assert street.look() == (True, (street.first,))
+    assert [event.reason for event in street.heard if isinstance(event, events.ConnectionDown)] == [
+        "its channel was closed from outside the pool"
+    ]
+
+
+def test_a_check_that_raises_gives_the_right_to_look_back(street: Street) -> None:
+    street.states[street.second] = OSError("too bad")
+    with pytest.raises(OSError, match="too bad"):
+        street.lookout.look()
+    street.states[street.second] = "ready"
+    assert street.look() == (True, (street.first, street.second))
