@@ -30,7 +30,7 @@ Plot = Callable[[Sequence[tuple[Scenario, Mapping[str, Figures]]], Path], None]
 def simulate(
     scenarios: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SCENARIO]...", help="Letters, as --list shows them, or TOML files. Default: all."),
+        typer.Argument(metavar="SCENARIO", help="Letters, as --list shows them, or TOML files. Default: all."),
     ] = None,
     strategies: Annotated[
         list[str] | None,
@@ -89,6 +89,7 @@ def simulate(
     ]
     for each in compared:
         console.print(report.table(each))
+    console.print(report.LEGEND, style="dim", highlight=False)
     if json_file is not None:
         json_file.write_text(report.to_json(compared, range(seed, seed + seeds)), encoding="utf-8")
         typer.echo(f"written to {json_file}")

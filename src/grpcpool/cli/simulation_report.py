@@ -19,7 +19,12 @@ from ..simulation.figures import CURVE, Figures, joined
 from ..simulation.scenario import Scenario
 from .report import milliseconds
 
-__all__ = ["Compared", "listing", "table", "to_json"]
+__all__ = ["LEGEND", "Compared", "listing", "table", "to_json"]
+
+LEGEND = (
+    "Median of all seeds. Latencies in ms, timed-out calls included; ratio: p99 to that of the first row; peak: the "
+    "most that a backend got of its fair share of the calls in any second."
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def listing(scenarios: Iterable[Scenario]) -> RenderableType:
 
 
 def table(compared: Compared) -> RenderableType:
-    """Return one scenario's table, for rich to print: a row for each strategy, the first is what p99 is held against."""
+    """Return a scenario's table, for rich to print: a row for each strategy."""
     medians = compared.medians
     first = next(iter(medians.values())).latency
     rows = Table(
@@ -64,7 +69,7 @@ def table(compared: Compared) -> RenderableType:
     )
     rows.add_column("strategy", overflow="fold")
     # Fits into 80 columns, what a pipe is taken to have.
-    for heading in ("errors %", "> 1 s %", "p50 ms", "p99 ms", "p99.9 ms", "p99 ratio", "peak"):
+    for heading in ("errors %", "> 1 s %", "p50", "p99", "p99.9", "ratio", "peak"):
         rows.add_column(heading, justify="right", no_wrap=True)
     for strategy, figures in medians.items():
         latency = figures.latency
@@ -111,7 +116,7 @@ def to_json(results: Iterable[Compared], seeds: Iterable[int]) -> str:
             for compared in results
         ],
     }
-    return json.dumps(document, indent=1) + "\n"
+    return json.dumps(document) + "\n"
 
 
 def _figures(figures: Figures) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .figures import Figures
@@ -51,25 +50,26 @@ def run_all(tasks: Sequence[Task], jobs: int, done: Callable[[Task], object]) ->
             figures.append(task())
             done(task)
         return figures
-    with _executor(min(jobs, len(tasks))) as executor:
-        futures: dict[Future[Figures], Task] = {executor.submit(task): task for task in tasks}
+    # Not forked: grpc may have threads in this process.
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context, initializer=_end_at_once)
+    try:
+        # Ctrl-C in a terminal goes to every process of the group, and one that is just starting would answer it with a
+        # traceback. A process inherits the signals that the thread which starts it has blocked.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            futures: dict[Future[Figures], Task] = {executor.submit(task): task for task in tasks}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for future in as_completed(futures):
             future.result()
             done(futures[future])
         return [future.result() for future in futures]
-
-
-@contextmanager
-def _executor(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    # Not forked: grpc may have threads in this process.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_at_once)
-    try:
-        yield executor
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 def _end_at_once() -> None:
-    # Ctrl-C in a terminal goes to every process of the group. There is nothing to clean up here, nor to say.
+    # There is nothing to clean up here, nor to say.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

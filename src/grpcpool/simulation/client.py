@@ -57,7 +57,7 @@ class Client:
         before = dict(members)
         members.clear()
         for number in backends:
-            members[number] = before.pop(number, None) or self._member(number)
+            members[number] = before.pop(number) if number in before else self._member(number)
         self.pick = self._builder.build(tuple(sorted(members.values(), key=_by_id)), ()).pick
         # As in the pool: first the others are there, then it goes.
         for member in before.values():

@@ -148,6 +148,11 @@ def joined(runs: Sequence[Figures]) -> Figures:
 
 def _median_latency(runs: Sequence[Latency]) -> Latency:
     return Latency(
-        *(median(getattr(run, name) for run in runs) for name in ("mean", "p50", "p90", "p99", "p999", "maximum")),
+        mean=median(run.mean for run in runs),
+        p50=median(run.p50 for run in runs),
+        p90=median(run.p90 for run in runs),
+        p99=median(run.p99 for run in runs),
+        p999=median(run.p999 for run in runs),
+        maximum=median(run.maximum for run in runs),
         curve=tuple(median(values) for values in zip(*(run.curve for run in runs), strict=True)),
     )

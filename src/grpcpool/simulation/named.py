@@ -6,6 +6,7 @@ import copy
 import importlib
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from operator import attrgetter
 from typing import Any
 
 from ..errors import ConfigError
@@ -30,34 +31,29 @@ def contender(name: str) -> Callable[[], Strategy]:
     Raises:
         ConfigError: there is no such strategy.
     """
-    if ":" in name:
-        make = _maker(_imported(name))
-    else:
-        first = resolve(name)
-        installed = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
-        if not installed or type(first).__module__.startswith("grpcpool."):
-            return lambda: resolve(name)
-        # Looked for once: a simulation may have hundreds of clients.
-        make = _maker(installed[0].load())
     try:
+        make = _found(name)
         resolve(make())
     except ConfigError as error:
         raise type(error)("strategy", repr(name), error.allowed) from None
-    except TypeError as error:
-        raise ConfigError("strategy", f"{name!r} ({error})", "a callable must do without arguments") from None
+    except Exception as error:
+        # Somebody else's code may raise anything.
+        what = f"{name!r} ({type(error).__name__}: {error})"
+        raise ConfigError("strategy", what, "what it names must be there and do without arguments") from error
     return make
 
 
-def _imported(name: str) -> Any:
-    module, _, path = name.partition(":")
-    allowed = "module:object, the module one that can be imported, the object a strategy or what makes one"
-    try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigError("strategy", f"{name!r} ({error})", allowed) from None
-    return found
+def _found(name: str) -> Callable[[], Strategy]:
+    if ":" in name:
+        module, _, path = name.partition(":")
+        return _maker(attrgetter(path)(importlib.import_module(module)))
+    if name not in available():
+        raise ConfigError("strategy", repr(name), f"one of {', '.join(available())}, or module:object")
+    installed = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
+    if not installed or type(resolve(name)).__module__.startswith("grpcpool."):
+        return lambda: resolve(name)
+    # Looked for once: a simulation may have hundreds of clients.
+    return _maker(installed[0].load())
 
 
 def _maker(found: Any) -> Callable[[], Strategy]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def plot(results: Sequence[tuple[Scenario, Mapping[str, Figures]]], path: str | 
 
     Arguments:
         results: scenarios, and the figures by strategy.
-        path: of the file; its ending says what kind it is, PNG without one.
+        path: of the file, which will be a PNG.
     """
     # Drawn without pyplot, which would look for a screen and keep the figure.
     figure = Figure(figsize=(WIDTH, HEIGHT * len(results)), layout="constrained")
@@ -39,7 +40,7 @@ def plot(results: Sequence[tuple[Scenario, Mapping[str, Figures]]], path: str | 
     for (scenario, strategies), (left, right) in zip(results, rows, strict=True):
         _latencies(left, scenario, strategies)
         _traffic(right, scenario, strategies)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _latencies(axes: Axes, scenario: Scenario, strategies: Mapping[str, Figures]) -> None:
@@ -59,24 +60,19 @@ def _latencies(axes: Axes, scenario: Scenario, strategies: Mapping[str, Figures]
 
 def _nines(percent: float) -> float:
     """Spread the tail out: 90, 99 and 99.9 % are as far from each other as 0 and 90 %."""
-    from math import log10
-
-    return -log10(1 - percent / 100)
+    return -math.log10(1 - percent / 100)
 
 
 def _traffic(axes: Axes, scenario: Scenario, strategies: Mapping[str, Figures]) -> None:
     # Groups after the first are those that something is the matter with. Where all are alike, what matters is how
     # much the busiest gets.
     watched = range(scenario.backends[0].count, scenario.size)
-    for strategy, figures in strategies.items():
+    for figures in strategies.values():
         shares = [sum(second[number] for number in watched) if watched else max(second) for second in figures.traffic]
-        axes.step(range(len(shares)), [share * 100 for share in shares], where="post", label=strategy)
-    if len(watched) > 1:
-        axes.set_title(f"traffic to the last {len(watched)} of {scenario.size} backends", fontsize="medium")
-    elif watched:
-        axes.set_title(f"traffic to the last of {scenario.size} backends", fontsize="medium")
-    else:
-        axes.set_title(f"traffic to the busiest of {scenario.size} backends", fontsize="medium")
+        # The last step needs an end.
+        axes.step(range(len(shares) + 1), [share * 100 for share in (*shares, shares[-1])], where="post")
+    last = f"last {len(watched)}" if len(watched) > 1 else "last"
+    axes.set_title(f"traffic to the {last if watched else 'busiest'} of {scenario.size} backends", fontsize="medium")
     axes.set_xlabel("seconds")
     axes.set_ylabel("% of the calls")
     axes.set_ylim(bottom=0)

@@ -30,7 +30,7 @@ _ONE: dict[type, dict[str, type]] = {
 }
 _SEVERAL: dict[type, dict[str, type]] = {Scenario: {"backends": Backends}, Backends: {"slow": Slowdown}}
 
-_SHIPPED = resources.files(__package__) / "scenarios"
+_SHIPPED = resources.files("grpcpool.simulation") / "scenarios"
 _SUFFIX = ".toml"
 
 
@@ -110,13 +110,13 @@ def _build(kind: type[Part], table: Any, where: str) -> Part:
             raise ConfigError(f"{prefix}{key}", "a key of this name", nearest(key, known))
         if key in _ONE.get(kind, ()):
             values[key] = _build(_ONE[kind][key], value, f"{prefix}{key}")
-        elif isinstance(value, list):
-            part = _SEVERAL.get(kind, {}).get(key)
-            values[key] = tuple(
-                value if part is None else (_build(part, each, f"{prefix}{key}[{n}]") for n, each in enumerate(value))
-            )
+        elif key in _SEVERAL.get(kind, ()):
+            if not isinstance(value, list):
+                raise ConfigTypeError(f"{prefix}{key}", type_of(value), f"an array of tables: [[{prefix}{key}]]")
+            part = _SEVERAL[kind][key]
+            values[key] = tuple(_build(part, each, f"{prefix}{key}[{index}]") for index, each in enumerate(value))
         else:
-            values[key] = value
+            values[key] = tuple(value) if isinstance(value, list) else value
     for field in known.values():
         if field.default is MISSING and field.name not in values:
             raise ConfigError(f"{prefix}{field.name}", "nothing", "this key is required")

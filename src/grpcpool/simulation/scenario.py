@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from .. import checks
@@ -150,7 +150,9 @@ class Resize:
 
     def __post_init__(self) -> None:
         checks.seconds("every", self.every)
-        checks.require(bool(self.sizes), "sizes", "nothing", "one or more integers of 1 or more")
+        allowed = "a list of one or more integers of 1 or more"
+        checks.require(isinstance(self.sizes, tuple), "sizes", self.sizes, allowed, wrong_type=True)
+        checks.require(bool(self.sizes), "sizes", "nothing", allowed)
         for size in self.sizes:
             checks.integer("sizes", size, at_least=1)
 
@@ -253,8 +255,8 @@ class Scenario:
         """Return the scenario with other values for what is not None.
 
         Arguments:
-            size: how many backends there are. Groups of one stay as they are, all others grow in proportion; so do the
-                sizes of a `Resize`.
+            size: how many backends there are. Each group keeps one, and what it has beyond that grows or shrinks in
+                proportion; so a group of one stays one. The sizes of a `Resize` change in proportion, too.
             load: as in the scenario.
             duration: as in the scenario. A warm-up that is too long for it is made shorter.
 
@@ -276,15 +278,16 @@ class Scenario:
 
     def _resized(self, size: int) -> tuple[Backends, ...]:
         checks.integer("size", size, at_least=len(self.backends))
-        growing = [group for group in self.backends if group.count > 1] or list(self.backends[:1])
-        old = sum(group.count for group in growing)
-        new = size - (self.size - old)
-        # Rounding the running total keeps the sum; one for each is what the check above leaves room for.
-        spare = new - len(growing)
-        edges = [round(total * spare / old) for total in accumulate((group.count for group in growing), initial=0)]
-        counts = iter(1 + end - start for start, end in zip(edges, edges[1:], strict=False))
-        chosen = {id(group) for group in growing}
-        return tuple(replace(group, count=next(counts)) if id(group) in chosen else group for group in self.backends)
+        beyond = [group.count - 1 for group in self.backends]
+        if not any(beyond):
+            beyond[0] = 1
+        spare = size - len(self.backends)
+        # Rounding the running total, and not each, keeps the sum.
+        edges = [round(total * spare / sum(beyond)) for total in accumulate(beyond, initial=0)]
+        return tuple(
+            replace(group, count=1 + end - start)
+            for group, (start, end) in zip(self.backends, pairwise(edges), strict=True)
+        )
 
 
 def _is_member(group: Backends, time: float) -> bool:
