@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from grpcpool import events
+from grpcpool.strategies import Member, Picker, RoundRobin
 from grpcpool.testing import ECHO, ServerProcess
 
 from .flavours import Flavour, Pool
 from .proxy import Proxy
 from .waiting import connections, pool_threads, until
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 pytestmark = pytest.mark.integration
+
+# When the RPC was begun that is just being picked for.
+BEGUN: ContextVar[float] = ContextVar("begun")
 
 
 class Load:
@@ -40,7 +49,9 @@ class Load:
         unary, stream = channel.unary_unary(f"{ECHO}Unary"), channel.unary_stream(f"{ECHO}ServerStream")
         while not self.over.is_set():
             try:
+                BEGUN.set(time.monotonic())
                 assert unary(b"x") == b"x"
+                BEGUN.set(time.monotonic())
                 assert list(stream(b"x", metadata=(("gap", "0.01"),))) == [b"x"] * 3
                 self.calls += 2
             except grpc.RpcError as error:
@@ -50,7 +61,9 @@ class Load:
         unary, stream = channel.unary_unary(f"{ECHO}Unary"), channel.unary_stream(f"{ECHO}ServerStream")
         while not self.over.is_set():
             try:
+                BEGUN.set(time.monotonic())
                 assert await unary(b"x") == b"x"
+                BEGUN.set(time.monotonic())
                 assert [m async for m in stream(b"x", metadata=(("gap", "0.01"),))] == [b"x"] * 3
                 self.calls += 2
             except grpc.RpcError as error:
@@ -97,43 +110,116 @@ def test_two_hundred_resizes_under_load_lose_no_call(
     until(lambda: pool_threads() == [])
 
 
-# What the issue of a dead connection may cost: how long until nobody picks it any more.
+# How long a dead connection may stay among the picks, in seconds, beside what the machine itself holds up.
 WITHIN = {"aio": 0.1, "sync": 0.25}
+# Without news for so many seconds, a pool has come to rest.
+AT_REST = 0.5
+
+
+class Witness(RoundRobin):
+    """Knows which members the pool knows to be down, and sees who is picked nevertheless.
+
+    What a listener hears of a pick needs care. The RPC's thread tells of it, and may have been held up since it picked;
+    so only an RPC counts that was begun after the listeners heard that the connection is down (the member has left the
+    picks by then). And a member that connects joins the picks before the listeners hear of that; so a pick in between
+    is in order, if the pool has built a picker with that member, and if they do hear of it in the end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._down: dict[int, float] = {}
+        self._back: set[int] = set()
+        self._early: list[int] = []
+        self._misses: list[int] = []
+
+    def build(self, members: Sequence[Member], *, rng: random.Random, clock: Callable[[], float]) -> Picker:
+        with self._lock:
+            self._back |= self._down.keys() & {member.id for member in members}
+        return super().build(members, rng=rng, clock=clock)
+
+    def listen(self, event: events.Event) -> None:
+        with self._lock:
+            match event:
+                case events.ConnectionDown():
+                    self._down[event.member] = time.monotonic()
+                    self._back.discard(event.member)
+                case events.Connected():
+                    self._down.pop(event.member, None)
+                    self._back.discard(event.member)
+                    self._early = [member for member in self._early if member != event.member]
+                # An RPC that does not say when it was begun raises, which is counted.
+                case events.Picked() if BEGUN.get() > self._down.get(event.member, math.inf):
+                    (self._early if event.member in self._back else self._misses).append(event.member)
+
+    def down_since(self, started: float) -> dict[int, float]:
+        """Return which members have gone down since then, and when."""
+        with self._lock:
+            return {member: when for member, when in self._down.items() if when >= started}
+
+    @property
+    def misses(self) -> list[int]:
+        """Members picked while they were known to be down. To be read when the pool is closed."""
+        return self._misses + self._early
+
+
+class Stalls:
+    """Measures for how long a thread that wants to run is kept from it, by the interpreter and by the machine."""
+
+    STEP = 0.005
+
+    def __init__(self) -> None:
+        # The sum, and when that was: in one, for another thread to read.
+        self._known = (0.0, time.monotonic())
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._over.wait(self.STEP):
+            self._known = (self.so_far(), time.monotonic())
+
+    def so_far(self) -> float:
+        """Return the sum in seconds, with what is going on at this moment."""
+        known, woke = self._known
+        return known + max(time.monotonic() - woke - self.STEP, 0.0)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 def test_cut_connections_leave_the_picks_in_time_and_come_back(
     flavour: Flavour, proxy: Proxy, server: ServerProcess
 ) -> None:
-    took: list[float] = []
-    misses: list[tuple[int, float]] = []
-    gone: dict[int, float] = {}
-
-    def listen(event: events.Event) -> None:
-        match event:
-            case events.ConnectionDown():
-                gone[event.member] = time.monotonic()
-            case events.Connected():
-                gone.pop(event.member, None)
-            case events.Picked() if event.member in gone:
-                misses.append((event.member, time.monotonic() - gone[event.member]))
-
+    witness = Witness()
+    took: list[tuple[float, float]] = []
     # Half of the members go through the proxy, so that others are READY whenever it is cut.
-    with flavour.insecure([server.target, proxy.target], size=6, backoff_min=0.1) as pool:
+    targets = [server.target, proxy.target]
+    with flavour.insecure(targets, size=6, strategy=witness, backoff_min=0.1) as pool, Stalls() as stalls:
         pool.wait_ready(min_ready=6)
-        pool.add_listener(listen)
+        pool.add_listener(witness.listen)
         with load(pool, 4) as running:
-            for _ in range(10):
-                before = pool.stats().disconnects
-                started = time.monotonic()
+            for turn in range(10):
+                # Every other cut finds the pool at its slow pace: it looks at connections often while there is news.
+                time.sleep(AT_REST * (turn % 2))
+                stalled, started = stalls.so_far(), time.monotonic()
+                members = pool.stats().members
+                cut = {member.id for member in members if member.endpoint == proxy.target and member.state == "ready"}
+                assert len(cut) == 3
                 # Refusing as well: a connection that a call brings back at once was never missed by anybody.
                 proxy.cut(refuse=True)
-                until(lambda before=before: pool.stats().disconnects >= before + 3)
-                took.append(time.monotonic() - started)
+                until(lambda cut=cut, started=started: cut <= witness.down_since(started).keys())
+                down = witness.down_since(started)
+                # By the pool's own account, for this thread may have been late to hear of it.
+                took.append((max(down[member] for member in cut) - started, stalls.so_far() - stalled))
                 proxy.mend()
                 pool.wait_ready(min_ready=6)
-        assert misses == [], "no RPC goes to a member known to be down while another is READY"
         assert running.calls > 0
-    # Of the machine's bad moments one in ten is forgiven, none by more than a second.
-    took.sort()
-    assert took[-2] <= WITHIN[flavour.name], took
-    assert took[-1] <= 1.0, took
+    assert witness.misses == [], "no RPC goes to a member known to be down while another is READY"
+    assert pool.stats().listener_errors == 0
+    # The machine's bad moments are not the pool's.
+    late = [seconds for seconds, stall in took if seconds > WITHIN[flavour.name] + stall]
+    assert late == [], took
