@@ -43,6 +43,7 @@ if _TYPE_CHECKING:
     from .errors import (
         UnknownPool as UnknownPool,
     )
+    from .keys import affinity as affinity
     from .registry import get_pool as get_pool
     from .registry import pools as pools
     from .stats import MemberStats as MemberStats
@@ -81,6 +82,7 @@ __all__ = [
     "MemberStats",
     "events",
     # how it chooses
+    "affinity",
     "strategies",
     "Strategy",
     "Picker",
@@ -103,6 +105,7 @@ _HOMES = {
     "sync": ("insecure_channel", "secure_channel", "ChannelPool"),
     "config": ("PoolConfig", "PoolOptions"),
     "endpoint": ("Endpoint",),
+    "keys": ("affinity",),
     "registry": ("get_pool", "pools"),
     "stats": ("PoolStatus", "PoolStats", "MemberStats"),
     "strategies": ("Strategy", "Picker", "Member"),

@@ -194,7 +194,8 @@ WRONG = 42
 
 
 def test_installed_strategies_are_found_by_name_and_do_not_hide_the_built_in_ones(installed: None) -> None:
-    assert available() == ("round_robin", "random", "power_of_two", "made", "mine", "wrong")
+    assert available()[:3] == ("round_robin", "random", "power_of_two")
+    assert available()[-3:] == ("made", "mine", "wrong")
     assert isinstance(resolve("mine"), Mine)
     assert resolve("made") is MADE
     assert not isinstance(resolve("round_robin"), Mine)

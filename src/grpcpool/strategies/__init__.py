@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, ConfigTypeError
 from .base import Clock, Member, Picker, Strategy
+from .consistent_hash import ConsistentHash
+from .least_in_flight import LeastInFlight
 from .power_of_two import PowerOfTwo
 from .round_robin import RoundRobin
 from .uniform import Random
+from .weighted_round_robin import WeightedRoundRobin
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -21,12 +24,15 @@ if TYPE_CHECKING:
 __all__ = [
     "ENTRY_POINT_GROUP",
     "Clock",
+    "ConsistentHash",
+    "LeastInFlight",
     "Member",
     "Picker",
     "PowerOfTwo",
     "Random",
     "RoundRobin",
     "Strategy",
+    "WeightedRoundRobin",
     "available",
     "resolve",
 ]
@@ -37,6 +43,9 @@ _BUILT_IN: dict[str, Callable[[], Strategy]] = {
     "round_robin": RoundRobin,
     "random": Random,
     "power_of_two": PowerOfTwo,
+    "least_in_flight": LeastInFlight,
+    "weighted_round_robin": WeightedRoundRobin,
+    "consistent_hash": ConsistentHash,
 }
 
 
