@@ -13,7 +13,7 @@ import grpcpool
 
 from . import demo as demonstration
 from . import report
-from .endings import INTERRUPTED, end_in_order
+from .endings import INTERRUPTED, ending_in_order
 from .model import Settings
 from .screen import screen_for
 from .simulate import simulate
@@ -63,11 +63,10 @@ def demo(
     except grpcpool.ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="--strategy") from None
     settings = Settings(seconds=seconds, size=size, strategy=strategy, threads=threads, seed=seed)
-    # No servers are left behind.
-    end_in_order()
     console = Console()
     try:
-        result = demonstration.run(settings, screen_for(console))
+        with ending_in_order():
+            result = demonstration.run(settings, screen_for(console))
     except demonstration.DemoError as error:
         typer.echo(f"the demo cannot go on: {error}", err=True)
         raise typer.Exit(1) from None

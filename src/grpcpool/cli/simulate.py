@@ -19,7 +19,7 @@ from ..simulation.named import contender, contenders
 from ..simulation.reader import built_in, find, names
 from ..simulation.scenario import Scenario
 from . import simulation_report as report
-from .endings import INTERRUPTED, end_in_order
+from .endings import INTERRUPTED, ending_in_order
 from .simulation_report import Compared
 
 __all__ = ["simulate"]
@@ -76,9 +76,9 @@ def simulate(
         for strategy in competing
         for number in range(seed, seed + seeds)
     ]
-    end_in_order()
     try:
-        figures = _run(tasks, jobs or processors(), console)
+        with ending_in_order():
+            figures = _run(tasks, jobs or processors(), console)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None

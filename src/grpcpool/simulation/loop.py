@@ -48,7 +48,7 @@ def run(scenario: Scenario, make: Callable[[], Strategy], seed: int) -> Figures:
     Arguments:
         scenario: what is simulated.
         make: returns a new strategy; called once for each client.
-        seed: the same seed gives the same figures, on any machine.
+        seed: the same seed gives the same figures.
     """
     groups = [group for group in scenario.backends for _ in range(group.count)]
     servers = [Server(group, random.Random(f"{seed}/backend/{number}")) for number, group in enumerate(groups)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib import metadata
 from operator import attrgetter
 from typing import Any
 
@@ -43,21 +43,20 @@ def contender(name: str) -> Callable[[], Strategy]:
     return make
 
 
-def _found(name: str) -> Callable[[], Strategy]:
+def _found(name: str) -> Callable[[], Any]:
     if ":" in name:
         module, _, path = name.partition(":")
         return _maker(attrgetter(path)(importlib.import_module(module)))
     if name not in available():
         raise ConfigError("strategy", repr(name), f"one of {', '.join(available())}, or module:object")
-    installed = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
+    installed = [entry for entry in metadata.entry_points(group=ENTRY_POINT_GROUP) if entry.name == name]
     if not installed or type(resolve(name)).__module__.startswith("grpcpool."):
         return lambda: resolve(name)
     # Looked for once: a simulation may have hundreds of clients.
     return _maker(installed[0].load())
 
 
-def _maker(found: Any) -> Callable[[], Strategy]:
+def _maker(found: Any) -> Callable[[], Any]:
     if isinstance(found, type) or not hasattr(found, "build"):
-        make: Callable[[], Strategy] = found if callable(found) else lambda: found
-        return make
+        return lambda: found() if callable(found) else found
     return lambda: copy.deepcopy(found)

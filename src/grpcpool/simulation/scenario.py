@@ -44,7 +44,8 @@ class Antagonist:
 
     Attributes:
         every: mean time from one beginning to the next.
-        lasts: mean duration; each is drawn uniformly from half to one and a half of it.
+        lasts: mean time from a beginning to its end. That and the pause after it are both exponentially distributed:
+            most are short, a few are several times as long, and when they begin or end nobody can tell.
         least, most: each time, calls take so many times as long: drawn uniformly between both.
     """
 

@@ -96,10 +96,8 @@ def _slowed(slow: tuple[Slowdown, ...]) -> Iterator[_Speed]:
 
 def _disturbed(antagonist: Antagonist, rng: random.Random) -> Iterator[_Speed]:
     time = 0.0
-    pause = antagonist.every - antagonist.lasts
     while True:
-        # Pauses without memory, so that nobody's times depend on anybody's and all of a run is alike.
-        time += rng.expovariate(1 / pause)
+        time += rng.expovariate(1 / (antagonist.every - antagonist.lasts))
         yield time, rng.uniform(antagonist.least, antagonist.most)
-        time += antagonist.lasts * rng.uniform(0.5, 1.5)
+        time += rng.expovariate(1 / antagonist.lasts)
         yield time, 1.0
