@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .. import report
-from . import plots
+from . import cost, plots
 from .contenders import Contender, contenders, left_out
 from .measure import Run, Several, measure
 from .record import record
@@ -23,7 +23,9 @@ __all__ = ["main"]
 
 # With more than this in use, what is measured is the machine as much as the choice.
 TOO_BUSY = 60.0
+# How much shorter a look is than a measurement, and how many rounds of blocks `cost` gets in either.
 QUICK = 0.3
+BLOCKS, QUICK_BLOCKS = 100, 15
 
 
 def main() -> int:
@@ -46,9 +48,12 @@ def main() -> int:
         if arguments.plot:
             print(f"drawn: {plots.draw(scenario, results[scenario.name], arguments.plot)}")
     _warn(results)
-    found = figures(results)
+    # How much work it is to choose is asked where there is nothing to choose.
+    costs = cost.measure(field, QUICK_BLOCKS if arguments.quick else BLOCKS) if "equal" in results else {}
+    found = [*figures(results), *cost.figures(costs)]
     if arguments.json:
-        arguments.json.write_text(json.dumps(record(chosen, results, found), indent=1) + "\n", encoding="utf-8")
+        written = record(chosen, results, costs, found)
+        arguments.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     return report.conclude("Selection", found) if found else 0
 
 

@@ -18,6 +18,7 @@ __all__ = ["record"]
 def record(
     scenarios: Sequence[Scenario],
     results: Mapping[str, Mapping[str, Several]],
+    costs: Mapping[str, Sequence[float]],
     figures: Sequence[report.Figure],
 ) -> dict[str, Any]:
     """Return what is to be written as JSON. Times are in seconds, shares between 0 and 1."""
@@ -37,6 +38,9 @@ def record(
             }
             for scenario in scenarios
         ],
+        "costs": {
+            name: dict(zip(("median", "q1", "q3"), report.spread(each), strict=True)) for name, each in costs.items()
+        },
         "figures": [{**dataclasses.asdict(figure), "met": figure.met} for figure in figures],
     }
 

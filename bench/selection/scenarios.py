@@ -80,34 +80,34 @@ SCENARIOS = {
             slowness=10.0,
             # Many clients with little traffic each: nobody's own calls in flight say much about a backend.
             clients=10,
-            warm_up=2.0,
-            seconds=6.0,
+            warm_up=1.5,
+            seconds=5.0,
         ),
         Scenario(
             name="hung",
             title="one of ten backends hangs, calls have a deadline of 1 s",
             disturbance=Disturbance.HANG,
             deadline=1.0,
-            seconds=9.0,
+            seconds=8.0,
         ),
         Scenario(
             name="failing",
             title="one of ten backends fails every call at once",
             fails=True,
-            seconds=5.0,
+            seconds=4.0,
         ),
         Scenario(
             name="equal",
             title="ten equal backends",
-            seconds=3.0,
-            # A comparison to within a few per cent wants many pairs rather than long ones.
-            rounds=7,
+            seconds=4.0,
+            # A comparison to within a few per cent wants more pairs than the others do.
+            rounds=5,
         ),
         Scenario(
             name="restart",
             title="ten equal backends are restarted one after the other",
             disturbance=Disturbance.RESTART,
-            seconds=9.0,
+            seconds=8.0,
         ),
     )
 }
