@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-import time
 import weakref
-from collections.abc import Callable
-from typing import Any
+from time import monotonic
+from typing import Any, Protocol
 
 import grpc
 
 from .core.member import Member
 from .core.norm import Norm
-from .outcome import settle
+from .outcome import OK, UNAVAILABLE, settle
 
-__all__ = ["InFlight"]
+__all__ = ["InFlight", "Method"]
+
+
+class Method(Protocol):
+    """What is the same for all calls of one method."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether latencies count: it is unary."""
+        ...
+
+    @property
+    def norm(self) -> Norm:
+        """What it usually takes."""
+        ...
+
+    def code_of(self, call: Any, /) -> grpc.StatusCode | None:
+        """Return the status of a call that has ended; None if it has none."""
+        ...
+
+    def suspect(self, member: Member, /) -> object:
+        """Told of a member on which an RPC ended UNAVAILABLE."""
+        ...
 
 
 class InFlight(weakref.ref):  # type: ignore[type-arg]
@@ -26,21 +47,15 @@ class InFlight(weakref.ref):  # type: ignore[type-arg]
 
     Attributes:
         member: where it runs.
+        method: what it calls.
         started: when it began.
-        timed: whether its latency counts.
-        norm: of its method.
-        code_of: returns the status of a call that has ended; None if it has none.
-        suspect: told of a member on which an RPC ended UNAVAILABLE.
     """
 
-    __slots__ = ("code_of", "member", "norm", "started", "suspect", "timed")
+    __slots__ = ("member", "method", "started")
 
     member: Member
+    method: Method
     started: float
-    timed: bool
-    norm: Norm
-    code_of: Callable[[Any], grpc.StatusCode | None]
-    suspect: Callable[[Member], object]
 
     # Each is unique. A weak reference would else be compared, and hashed, as what it refers to: which may be a call of
     # somebody's own, that cannot be hashed.
@@ -49,15 +64,23 @@ class InFlight(weakref.ref):  # type: ignore[type-arg]
 
     def ended(self) -> None:
         """Take down how the call ended. Safe from any thread; only the first time counts."""
-        call = self()
+        now = monotonic()
+        method, member, call = self.method, self.member, self()
+        latency = now - self.started if method.timed else None
         # Dead: its caller has dropped it.
-        code = None if call is None else self.code_of(call)
-        now = time.monotonic()
-        settle(self.member, self, code, now, now - self.started if self.timed else None, self.norm)
-        if code is grpc.StatusCode.UNAVAILABLE:
-            self.suspect(self.member)
+        code = None if call is None else method.code_of(call)
+        if code is OK:
+            # What `settle` does, for what happens most.
+            member.answered(self, now, latency, method.norm)
+            return
+        settle(member, self, code, now, latency, method.norm)
+        if code is UNAVAILABLE:
+            method.suspect(member)
 
     def abandoned(self) -> None:
         """Take down that the call object is gone. Called by the garbage collector, in the middle of anything."""
-        now = time.monotonic()
-        self.member.dropped(self, now, now - self.started if self.timed else None, self.norm)
+        method, member = self.method, self.member
+        # Mostly it has ended before: what has been told of that keeps this object alive as long as the call.
+        if self in member.leases:
+            now = monotonic()
+            member.dropped(self, now, now - self.started if method.timed else None, method.norm)

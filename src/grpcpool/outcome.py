@@ -9,7 +9,11 @@ import grpc
 from .core.member import Member
 from .core.norm import Norm
 
-__all__ = ["BLAMED", "code_of", "settle"]
+__all__ = ["BLAMED", "OK", "UNAVAILABLE", "code_of", "settle"]
+
+# Looking a member up in an enum takes longer than all the rest that is done at the end of an RPC.
+OK = grpc.StatusCode.OK
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 # The statuses that grpc itself, or a server that cannot cope, ends an RPC with. All others are answers that an
 # application chose to give, and another member would have given the same.
@@ -39,7 +43,7 @@ def settle(
         latency: seconds that it took; None for a stream.
         norm: that of the RPC's method.
     """
-    if code is grpc.StatusCode.OK:
+    if code is OK:
         member.answered(token, now, latency, norm)
     elif code is None or code is grpc.StatusCode.CANCELLED:
         member.dropped(token, now, latency, norm)

@@ -26,9 +26,9 @@ from grpcpool.core.lease import Lease
 from grpcpool.core.lookout import NUDGE, Lookout
 from grpcpool.core.machine import Machine
 from grpcpool.core.member import Member
-from grpcpool.core.pinned import Pinned
 from grpcpool.core.messages import Close, Emit, Explained, Observed, Open, Pinged, Resize, Tick, Wanted
 from grpcpool.core.pace import FAST, Pace
+from grpcpool.core.pinned import Pinned
 from grpcpool.core.slot import Phase, Policy
 from grpcpool.endpoint import Endpoint, place
 from grpcpool.errors import PoolClosed, ScalingError

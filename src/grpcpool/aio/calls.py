@@ -16,6 +16,8 @@ from typing import Any
 
 import grpc
 
+from ..outcome import OK
+
 __all__ = ["code_of", "let_go_of_calls", "when_done"]
 
 
@@ -68,7 +70,7 @@ def code_of(call: Any) -> grpc.StatusCode | None:
     # None where an interceptor comes between. It knows without a coroutine whether all went well, as it mostly did.
     inner = getattr(call, "_cython_call", None)
     if inner is not None and inner.is_ok():
-        return grpc.StatusCode.OK
+        return OK
     steps = call.code()
     try:
         steps.send(None)

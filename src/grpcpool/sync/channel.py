@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -159,16 +159,17 @@ class _Method:
     Attributes:
         source: knows the member that shall serve the next call.
         inner: the multicallable of every member that has served the method, so that each is built once.
-        norm: what the method usually takes.
+        norm, suspect, timed: see `inflight.Method`.
     """
 
-    __slots__ = ("_keep", "_key", "_lock", "_suspect", "inner", "norm", "source")
+    __slots__ = ("_keep", "_key", "_lock", "inner", "norm", "source", "suspect", "timed")
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
         self.source = channel._source
         self.inner: dict[Member, Any] = {}
         self.norm = channel._norms.of(key[1])
-        self._suspect = channel._suspect
+        self.suspect = channel._suspect
+        self.timed = key[0] == "unary_unary"
         # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
         self._keep = channel
         self._key = key
@@ -189,30 +190,35 @@ class _Method:
                 self.inner[member] = inner
             return inner
 
-    def failed(self, member: Member, token: object, started: float, timed: bool, error: BaseException) -> None:
+    def code_of(self, call: Any) -> grpc.StatusCode | None:
+        """Return the status of a call that has ended; None if it is an object that has none."""
+        code: grpc.StatusCode | None = getattr(call, "code", _nothing)()
+        return code
+
+    def failed(self, member: Member, token: Hashable, started: float, error: BaseException) -> None:
         """Take down that a blocking RPC raised."""
         code, now = code_of(error), monotonic()
-        settle(member, token, code, now, now - started if timed else None, self.norm)
+        settle(member, token, code, now, now - started if self.timed else None, self.norm)
         if code is grpc.StatusCode.UNAVAILABLE:
-            self._suspect(member)
+            self.suspect(member)
 
-    def block(self, how: str, timed: bool, request: Any, *arguments: Any) -> Any:
+    def block(self, how: str, request: Any, *arguments: Any) -> Any:
         """Run a blocking RPC by the multicallable's method `how`, and return its result."""
-        lease = self.source.acquire(timed)
+        lease = self.source.acquire(self.timed)
         member, started = lease.member, lease.started
         try:
             multicallable = self.inner.get(member) or self.build(member)
             result = getattr(multicallable, how)(request, *arguments)
         except BaseException as error:
-            self.failed(member, lease, started, timed, error)
+            self.failed(member, lease, started, error)
             raise
         now = monotonic()
-        member.answered(lease, now, now - started if timed else None, self.norm)
+        member.answered(lease, now, now - started if self.timed else None, self.norm)
         return result
 
-    def launch(self, how: str, timed: bool, request: Any, *arguments: Any) -> Any:
+    def launch(self, how: str, request: Any, *arguments: Any) -> Any:
         """Start an RPC by the multicallable's method `how`, and return its call; the lease ends when the call does."""
-        lease = self.source.acquire(timed)
+        lease = self.source.acquire(self.timed)
         member = lease.member
         call: Any = None
         try:
@@ -220,11 +226,8 @@ class _Method:
             call = getattr(multicallable, how)(request, *arguments)
             flight = InFlight(call, InFlight.abandoned)
             flight.member = member
+            flight.method = self
             flight.started = lease.started
-            flight.timed = timed
-            flight.norm = self.norm
-            flight.code_of = _code_of
-            flight.suspect = self._suspect
             lease.hand_over(flight)
         except BaseException as error:
             # TypeError: not one of grpc's calls (an interceptor may return anything) and nothing that can be watched.
@@ -236,12 +239,6 @@ class _Method:
         if subscribe is not None and not subscribe(flight.ended):
             flight.ended()
         return call
-
-
-def _code_of(call: Any) -> grpc.StatusCode | None:
-    """Return the status of a call that has ended; None if it is an object that has none."""
-    code: grpc.StatusCode | None = getattr(call, "code", _nothing)()
-    return code
 
 
 def _nothing() -> None:
@@ -277,9 +274,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
                 # It left between the pick and the lease.
                 member.leases.remove(token)
                 member.rest()
-                return method.block(
-                    "__call__", True, request, timeout, metadata, credentials, wait_for_ready, compression
-                )
+                return method.block("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
             meter = member.meter
             if meter is not None:
                 meter.started(started, True)
@@ -296,7 +291,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
             else:
                 member.answered(token, now, now - started, method.norm)
         except BaseException as error:
-            method.failed(member, token, started, True, error)
+            method.failed(member, token, started, error)
             raise
         return result
 
@@ -310,9 +305,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method, block until it has ended, and return the response with the call."""
-        return self._method.block(
-            "with_call", True, request, timeout, metadata, credentials, wait_for_ready, compression
-        )
+        return self._method.block("with_call", request, timeout, metadata, credentials, wait_for_ready, compression)
 
     def future(
         self,
@@ -324,7 +317,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and return its call, which is a future, at once."""
-        return self._method.launch("future", True, request, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._method.launch("future", request, timeout, metadata, credentials, wait_for_ready, compression)
 
 
 class UnaryStream(grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
@@ -343,9 +336,7 @@ class UnaryStream(grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and return its call, an iterator of responses, at once."""
-        return self._method.launch(
-            "__call__", False, request, timeout, metadata, credentials, wait_for_ready, compression
-        )
+        return self._method.launch("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
 
 
 class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
@@ -365,7 +356,7 @@ class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     ) -> Any:
         """Invoke the method and block until it has ended."""
         return self._method.block(
-            "__call__", False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+            "__call__", request_iterator, timeout, metadata, credentials, wait_for_ready, compression
         )
 
     def with_call(
@@ -379,7 +370,7 @@ class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     ) -> Any:
         """Invoke the method, block until it has ended, and return the response with the call."""
         return self._method.block(
-            "with_call", False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+            "with_call", request_iterator, timeout, metadata, credentials, wait_for_ready, compression
         )
 
     def future(
@@ -393,7 +384,7 @@ class StreamUnary(grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     ) -> Any:
         """Invoke the method and return its call, which is a future, at once."""
         return self._method.launch(
-            "future", False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+            "future", request_iterator, timeout, metadata, credentials, wait_for_ready, compression
         )
 
 
@@ -414,5 +405,5 @@ class StreamStream(grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
     ) -> Any:
         """Invoke the method and return its call, an iterator of responses, at once."""
         return self._method.launch(
-            "__call__", False, request_iterator, timeout, metadata, credentials, wait_for_ready, compression
+            "__call__", request_iterator, timeout, metadata, credentials, wait_for_ready, compression
         )
