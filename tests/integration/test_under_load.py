@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import pytest
@@ -22,9 +22,6 @@ from grpcpool.testing import ECHO, ServerProcess
 from .flavours import Flavour, Pool
 from .proxy import Proxy
 from .waiting import connections, pool_threads, until
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 pytestmark = pytest.mark.integration
 
@@ -163,18 +160,25 @@ class Witness(RoundRobin):
 
 
 class Stalls:
-    """Measures for how long a thread that wants to run is kept from it, by the interpreter and by the machine."""
+    """Measures for how long work that is due is kept from being done, by the interpreter and by the machine.
+
+    Where the pool does its own: in a thread; or on the loop, which is starved more than a thread that mostly sleeps.
+    """
 
     STEP = 0.005
 
     def __init__(self) -> None:
         # The sum, and when that was: in one, for another thread to read.
         self._known = (0.0, time.monotonic())
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self.over = threading.Event()
 
-    def _run(self) -> None:
-        while not self._over.wait(self.STEP):
+    def sync(self) -> None:
+        while not self.over.wait(self.STEP):
+            self._known = (self.so_far(), time.monotonic())
+
+    async def aio(self) -> None:
+        while not self.over.is_set():
+            await asyncio.sleep(self.STEP)
             self._known = (self.so_far(), time.monotonic())
 
     def so_far(self) -> float:
@@ -182,13 +186,15 @@ class Stalls:
         known, woke = self._known
         return known + max(time.monotonic() - woke - self.STEP, 0.0)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._over.set()
-        self._thread.join()
+@contextmanager
+def measured(flavour: Flavour) -> Iterator[Stalls]:
+    """Measure stalls."""
+    stalls = Stalls()
+    future = flavour.in_background(getattr(stalls, flavour.name))
+    yield stalls
+    stalls.over.set()
+    future.result(20)
 
 
 def test_cut_connections_leave_the_picks_in_time_and_come_back(
@@ -198,7 +204,7 @@ def test_cut_connections_leave_the_picks_in_time_and_come_back(
     took: list[tuple[float, float]] = []
     # Half of the members go through the proxy, so that others are READY whenever it is cut.
     targets = [server.target, proxy.target]
-    with flavour.insecure(targets, size=6, strategy=witness, backoff_min=0.1) as pool, Stalls() as stalls:
+    with flavour.insecure(targets, size=6, strategy=witness, backoff_min=0.1) as pool, measured(flavour) as stalls:
         pool.wait_ready(min_ready=6)
         pool.add_listener(witness.listen)
         with load(pool, 4) as running:
