@@ -58,11 +58,13 @@ class Outcome:
         samples: of the calls after the warm-up, in the order they ended in.
         cpu: seconds of processor time that this process used from then on.
         late: by how much each of those calls was made late, in seconds.
+        reasons: what the first error of each status code said.
     """
 
     samples: list[Sample] = field(default_factory=list)
     cpu: float = 0.0
     late: list[float] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 def plan(scenario: Scenario, seed: str) -> list[Shot]:
@@ -96,6 +98,7 @@ async def drive(shots: Sequence[Shot], calls: Sequence[Call], deadline: float, b
             backend = (await call(shot.request, timeout=deadline))[0]
         except grpc.aio.AioRpcError as error:
             code = error.code().name
+            outcome.reasons.setdefault(code, error.details() or "")
             said = dict(error.trailing_metadata() or ()).get("backend")
             backend = None if said is None else int(said)
         if shot.at >= 0:

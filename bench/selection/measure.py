@@ -34,6 +34,7 @@ class Run:
             was not served fast.
         calls: all of them.
         errors: how many failed, by status code.
+        reasons: what the first of each code said, warm-up included.
         special: the share of the calls that went to the special backend; None if there is none.
         cpu: seconds of processor time per call, of the measuring process: the load included, the backends not.
         late: the 99th percentile of how late calls were made, in seconds; if it is no small part of the latencies, the
@@ -45,6 +46,7 @@ class Run:
     latencies: list[float]
     calls: int
     errors: dict[str, int]
+    reasons: dict[str, str]
     special: float | None
     cpu: float
     late: float
@@ -137,6 +139,7 @@ def _summary(scenario: Scenario, number: int, outcome: Outcome, busy: float) -> 
         latencies=sorted(sample.latency for sample in samples if sample.code in (OK, TIMED_OUT)),
         calls=len(samples),
         errors=dict(Counter(sample.code for sample in samples if sample.code != OK)),
+        reasons=outcome.reasons,
         special=special,
         cpu=outcome.cpu / len(samples),
         late=percentile(sorted(outcome.late), 99),

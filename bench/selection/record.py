@@ -54,7 +54,14 @@ def _several(several: Several) -> dict[str, Any]:
 
 def _run(run: Run) -> dict[str, Any]:
     measured = {name: of(run) for name, of in _MEASURES.items()}
-    return {"round": run.round, "calls": run.calls, "errors": run.errors, **measured, "special": run.special}
+    return {
+        "round": run.round,
+        "calls": run.calls,
+        "errors": run.errors,
+        "reasons": run.reasons,
+        "special": run.special,
+        **measured,
+    }
 
 
 def _latency(percent: float) -> Callable[[Run], float]:

@@ -179,3 +179,7 @@ async def _serve(index: int, slowness: float, fails: bool, port: int, pipe: Conn
     pipe.send(bound)
     await stop.wait()
     await server.stop(GRACE)
+    # grpc.aio lets go of a call that came in at the last moment; leaving now would cancel it.
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=GRACE)
