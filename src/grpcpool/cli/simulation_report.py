@@ -61,7 +61,7 @@ def table(compared: Compared) -> RenderableType:
     medians = compared.medians
     first = next(iter(medians.values())).latency
     rows = Table(
-        title=Text(f"{compared.scenario.name}: {compared.scenario.title}"),
+        title=Text(compared.scenario.heading),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from itertools import count, cycle
+from itertools import cycle
 
 from .scenario import Resize, Scenario
 
@@ -37,10 +38,7 @@ def changes(scenario: Scenario) -> list[Change]:
 def _steps(resize: Resize, ring: int, duration: float) -> Iterator[Change]:
     tail = 0
     front = 0
-    for step, size in zip(count(), cycle(resize.sizes)):
-        time = step * resize.every
-        if time >= duration:
-            return
+    for step, size in zip(range(math.ceil(duration / resize.every)), cycle(resize.sizes)):
         front = max(front, tail + size)
         tail = front - size
-        yield time, tuple(sorted(place % ring for place in range(tail, front)))
+        yield step * resize.every, tuple(sorted(place % ring for place in range(tail, front)))

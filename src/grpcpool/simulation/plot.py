@@ -49,13 +49,14 @@ def _latencies(axes: Axes, scenario: Scenario, strategies: Mapping[str, Figures]
             points = zip(CURVE, figures.latency.curve, strict=True)
             drawn = [(_nines(percent), value * 1000) for percent, value in points if percent < 100]
             axes.plot([x for x, _ in drawn], [y for _, y in drawn], label=strategy)
-    axes.set_title(f"{scenario.name}: {scenario.title}", loc="left", fontsize="medium")
+    axes.set_title(scenario.heading, loc="left", fontsize="medium")
     axes.set_yscale("log")
     axes.set_xticks([_nines(percent) for percent in MARKS], [f"{percent:g}" for percent in MARKS])
     axes.set_xlabel("percentile")
     axes.set_ylabel("latency in ms")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    if axes.lines:
+        axes.legend(fontsize="small")
 
 
 def _nines(percent: float) -> float:

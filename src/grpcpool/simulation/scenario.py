@@ -233,6 +233,11 @@ class Scenario:
                 raise ConfigError("backends", f"nobody from {time:g} s on", "at least one member at any time")
 
     @property
+    def heading(self) -> str:
+        """Its name, and its title if it has one."""
+        return f"{self.name}: {self.title}" if self.title else self.name
+
+    @property
     def size(self) -> int:
         """How many backends there are, members or not."""
         return sum(group.count for group in self.backends)
