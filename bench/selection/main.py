@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import statistics
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -89,8 +90,16 @@ def _scenario(scenario: Scenario, field: Sequence[Contender]) -> dict[str, Sever
     runs: dict[str, list[Run]] = {contender.name: [] for contender in field}
     for number in range(scenario.rounds):
         for contender in _turned(field, number):
+            _say(f"{scenario.name}, round {number + 1} of {scenario.rounds}: {contender.name}")
             runs[contender.name].append(measure(scenario, contender, number))
+    _say("")
     return {name: Several(several) for name, several in runs.items()}
+
+
+def _say(what: str) -> None:
+    """Say on a terminal what is being done: it takes minutes until there is anything to print."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
 
 
 def _turned(field: Sequence[Contender], number: int) -> Iterator[Contender]:
