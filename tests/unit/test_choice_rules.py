@@ -109,6 +109,14 @@ def test_least_in_flight_lets_equals_take_turns(size: int) -> None:
 
 
 @BOTH_WAYS
+def test_least_in_flight_picks_the_same_again_if_it_is_the_only_free_one(size: int) -> None:
+    harness = StrategyHarness("least_in_flight", size, seed=1)
+    last = [harness.pick() for _ in range(size)][-1]
+    harness.done(last)
+    assert harness.pick() == last
+
+
+@BOTH_WAYS
 def test_least_in_flight_begins_anywhere(size: int) -> None:
     first = {StrategyHarness("least_in_flight", size, seed=seed).pick() for seed in range(20)}
     assert len(first) > 5
