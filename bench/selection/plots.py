@@ -14,6 +14,7 @@ __all__ = ["check", "draw"]
 
 # From the median to one call in a thousand, evenly on a logarithmic scale: the share of the calls that are slower.
 SLOWER = [10 ** (-exponent / 20) * 0.5 for exponent in range(55)]
+MILLISECONDS = [digit * 10**power for power in range(5) for digit in (1, 2, 5)]
 TICKS = {0.5: "p50", 0.1: "p90", 0.01: "p99", 0.001: "p99.9"}
 
 
@@ -38,7 +39,7 @@ def draw(scenario: Scenario, results: Mapping[str, Several], folder: Path) -> Pa
     else:
         _bars(right, results, colours, "calls to that backend, %", lambda run: (run.special or 0.0) * 100)
     rounds = max(len(several.runs) for several in results.values())
-    figure.suptitle(f"{scenario.title[0].upper()}{scenario.title[1:]}; load {scenario.load:.2f}, {rounds} rounds")
+    figure.suptitle(f"{scenario.title[0].upper()}{scenario.title[1:]}; load {scenario.load:.2f}, rounds: {rounds}")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"selection-{scenario.name}.png"
     figure.savefig(file, dpi=120)
@@ -54,8 +55,10 @@ def _latencies(axes: Any, results: Mapping[str, Several], colours: Mapping[str, 
         axes.plot(SLOWER, values, style, color=colours[name], label=name, linewidth=2.5 if style == "-" else 1.5)
     axes.set(xscale="log", yscale="log", xlim=(0.5, 0.001), ylabel="latency, ms (calls answered or timed out)")
     axes.set_xticks(list(TICKS), list(TICKS.values()))
+    axes.set_yticks(MILLISECONDS, [f"{tick:g}" for tick in MILLISECONDS])
+    lowest, highest = axes.dataLim.intervaly
+    axes.set_ylim(lowest * 0.9, highest * 1.1)
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
 
@@ -71,4 +74,4 @@ def _bars(axes: Any, results: Mapping[str, Several], colours: Mapping[str, str],
     bars = axes.barh(names, middles, xerr=whiskers, color=[colours[name] for name in names], capsize=3)
     axes.bar_label(bars, fmt="{:.3g}", padding=4)
     axes.margins(x=0.15)
-    axes.set(xlabel=f"{title}: median, least and greatest of the rounds", xlim=(0, None))
+    axes.set(xlabel=f"{title} (median, least, greatest)", xlim=(0, None))
