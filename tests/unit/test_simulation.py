@@ -361,6 +361,17 @@ def test_a_favourite_gets_more_than_its_share() -> None:
     assert figures.peak_share == pytest.approx(4)
 
 
+def test_a_strategy_that_goes_by_keys_is_given_some() -> None:
+    def busiest(keys: int) -> float:
+        what = scenario(qps=20, duration=20, keys=keys)
+        picked = [sum(shares) for shares in zip(*run(what, contender("consistent_hash"), 1).traffic, strict=True)]
+        return max(picked) / sum(picked)
+
+    # With one key everything goes to one member, but for what comes while that has more than enough to do.
+    assert busiest(1) > 0.8
+    assert busiest(1000) < 0.5
+
+
 # --- figures
 
 
