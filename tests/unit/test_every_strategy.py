@@ -93,6 +93,19 @@ def test_no_strategy_is_left_out() -> None:
     assert set(NAMES) == set(available())
 
 
+@pytest.mark.parametrize("name", ["consistent_hash", "installed_and_keyed"])
+def test_those_that_route_by_key_are_given_it(name: str) -> None:
+    caller = Caller(name, 10)
+    by_key: dict[str, set[int]] = {}
+    for number in range(200):
+        key = f"user-{number % 40}"
+        with affinity(key):
+            by_key.setdefault(key, set()).add(caller.call(keyed=False))
+    assert all(len(found) == 1 for found in by_key.values())
+    assert len(set.union(*by_key.values())) > 5
+    assert len({caller.call(keyed=False) for _ in range(200)}) == 10
+
+
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), size=st.integers(1, 12), seed=st.integers(0, 99))
 @every_strategy
