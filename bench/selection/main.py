@@ -16,7 +16,7 @@ from . import cost, plots
 from .contenders import Contender, contenders, left_out
 from .measure import Run, Several, measure
 from .record import record
-from .scenarios import SCENARIOS, Disturbance, Scenario
+from .scenarios import SCENARIOS, Scenario
 from .tables import heading, table
 from .verdict import figures
 
@@ -26,6 +26,7 @@ __all__ = ["main"]
 TOO_BUSY = 60.0
 # How much shorter a look is than a measurement, and how many rounds of blocks `cost` gets in either.
 QUICK = 0.3
+QUICK_SECONDS = 1.5
 BLOCKS, QUICK_BLOCKS = 100, 15
 
 
@@ -78,10 +79,8 @@ def _arguments() -> argparse.Namespace:
 
 def _adjusted(scenario: Scenario, arguments: argparse.Namespace) -> Scenario:
     if arguments.quick:
-        # All backends are restarted within what is left of the time, or it is no rolling restart.
-        whole = scenario.disturbance is Disturbance.RESTART
-        seconds = scenario.seconds if whole else max(scenario.seconds * QUICK, 2.0)
-        scenario = dataclasses.replace(scenario, rounds=1, seconds=seconds)
+        seconds = max(scenario.seconds * QUICK, QUICK_SECONDS)
+        scenario = dataclasses.replace(scenario, rounds=1, warm_up=QUICK_SECONDS / 2, seconds=seconds)
     asked = {name: getattr(arguments, name) for name in ("rounds", "seconds", "clients", "rate")}
     return dataclasses.replace(scenario, **{name: value for name, value in asked.items() if value is not None})
 

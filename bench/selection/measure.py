@@ -109,12 +109,12 @@ def measure(scenario: Scenario, contender: Contender, number: int) -> Run:
 
 async def _measure(scenario: Scenario, contender: Contender, number: int, fleet: Fleet) -> Run:
     shots = plan(scenario, f"{scenario.name} {number}")
-    begun = asyncio.Event()
+    begun, over = asyncio.Event(), asyncio.Event()
 
     async def disturb() -> None:
         await begun.wait()
         psutil.cpu_percent()
-        await fleet.disturb()
+        await fleet.disturb(over)
 
     async with AsyncExitStack() as stack:
         calls = []
@@ -122,7 +122,10 @@ async def _measure(scenario: Scenario, contender: Contender, number: int, fleet:
             opened = contender.open(fleet.targets, number * scenario.clients + client)
             calls.append(await stack.enter_async_context(opened))
         gc.collect()
-        outcome, _ = await asyncio.gather(drive(shots, calls, scenario.deadline, begun), disturb())
+        disturbing = asyncio.create_task(disturb())
+        outcome = await drive(shots, calls, scenario.deadline, begun)
+        over.set()
+        await disturbing
         busy = psutil.cpu_percent()
     return _summary(scenario, number, outcome, busy)
 

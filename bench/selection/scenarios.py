@@ -107,7 +107,7 @@ SCENARIOS = {
             name="restart",
             title="ten equal backends are restarted one after the other",
             disturbance=Disturbance.RESTART,
-            seconds=8.0,
+            seconds=7.0,
         ),
     )
 }

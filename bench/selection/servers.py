@@ -28,7 +28,7 @@ START_TIMEOUT = 30.0
 GRACE = 2.0
 # From the end of one restart to the begin of the next. Clients wait about a second between two attempts to connect, so
 # that one or two backends are away at any time.
-PAUSE = 0.5
+PAUSE = 0.4
 
 # New processes are copies of one that has imported everything and started nothing: they are up at once, also in the
 # middle of a measurement, and cost no import then.
@@ -116,12 +116,14 @@ class Fleet:
         """Where they listen."""
         return [backend.target for backend in self._backends]
 
-    async def disturb(self) -> None:
-        """Do to the backends what the scenario says, and return when that is done."""
+    async def disturb(self, over: asyncio.Event) -> None:
+        """Do to the backends what the scenario says, and return when that is done, or soon after `over` is set."""
         if self._disturbance is Disturbance.HANG:
             self._backends[SPECIAL].freeze()
         elif self._disturbance is Disturbance.RESTART:
             for backend in self._backends:
+                if over.is_set():
+                    break
                 await asyncio.to_thread(backend.restart)
                 await asyncio.sleep(PAUSE)
 
