@@ -224,8 +224,8 @@ class _Method:
         # that each function that need not be touched is worth a microsecond.
         member.count()
         member.leases.add(flight)
-        if member.meter is not None:
-            member.meter.started(started, self.timed)
+        if member.observer is not None:
+            member.observer.started(started, self.timed)
         inner = getattr(call, "_cython_call", None)
         if inner is None:
             when_done(call, flight.ended)

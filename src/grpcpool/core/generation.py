@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, cast
 
+from ..keys import Key, current_key
 from ..strategies.base import Clock, Meter, Picker, Strategy
 from .guard import SILENT, Guarded
 from .member import Member
@@ -67,6 +68,7 @@ class GenerationBuilder:
         self._no_channel = no_channel
         self._on_error = on_error
         self._last_picker: Callable[[], object] | None = None
+        self._keyed = bool(getattr(strategy, "keyed", False))
         self._measure: Callable[[Member], Meter] | None = getattr(strategy, "meter", None)
         # Our own strategies hold their contract, which is tested; a guard around them would double the price of a
         # pick. Somebody else's may be wrong, and must not take the pool down with it.
@@ -81,9 +83,9 @@ class GenerationBuilder:
             last_resort: what is to be made of the pick among `fallback`, if there is little hope for any of them.
         """
         for member in (*ready, *fallback):
-            if member.meter is None and self._measure is not None:
+            if member.observer is None and self._measure is not None:
                 # Before anybody can pick it, so that every RPC's end is told to whom its beginning was.
-                member.meter = self._meter(member)
+                self._equip(member, self._measure)
         if ready:
             pick = self._picker(ready)
             return Generation(ready, pick, pick)
@@ -91,14 +93,14 @@ class GenerationBuilder:
         rotation: Pick = itertools.cycle(fallback).__next__ if fallback else self._no_channel
         return Generation((), last_resort(rotation) if last_resort else rotation, self._not_connected)
 
-    def _meter(self, member: Member) -> Meter:
-        assert self._measure is not None
+    def _equip(self, member: Member, measure: Callable[[Member], Meter]) -> None:
         try:
-            meter = self._measure(member)
+            member.meter = measure(member)
         except Exception as error:
             self._on_error(f"meter() raised {type(error).__name__}")
-            return SILENT
-        return meter if self._trusted else Guarded(meter, self._on_error)
+            member.observer = SILENT
+        else:
+            member.observer = member.meter if self._trusted else Guarded(member.meter, self._on_error)
 
     def _picker(self, ready: tuple[Member, ...]) -> Pick:
         picker: Callable[[], object]
@@ -106,6 +108,8 @@ class GenerationBuilder:
             picker = self._strategy.build(ready, rng=self._rng, clock=self._clock)
             if not callable(picker):
                 raise TypeError(f"build() returned {picker!r}, which is not callable")
+            if self._keyed:
+                picker = _with_key(cast("Callable[[Key | None], object]", picker))
         except Exception as error:
             self._on_error(f"build() raised {type(error).__name__}")
             if self._last_picker is None:
@@ -137,3 +141,10 @@ class GenerationBuilder:
             return instead()
 
         return pick
+
+
+def _with_key(picker: Callable[[Key | None], object]) -> Callable[[], object]:
+    def pick() -> object:
+        return picker(current_key())
+
+    return pick

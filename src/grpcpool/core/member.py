@@ -38,7 +38,8 @@ class Member:
             longer there says so: an RPC can end only once.
         count: counts one more pick, and returns a number that no other pick of this member has.
         latency: moving average of unary RPCs that were answered, in seconds; None before the first.
-        meter: what the strategy notes about the member; None if it notes nothing.
+        meter: what the strategy notes about the member, for the strategy itself to read; None if it notes nothing.
+        observer: who is told of RPCs: the meter, or what stands between it and the pool; None if nobody.
         retired: set, for good, once the member must take no new RPC.
         on_idle: told when the last RPC of a retired member has ended. Called in the middle of anything.
         channel, bound: belong to the room that made the member: its grpc channel, and the counted view of it that
@@ -58,6 +59,7 @@ class Member:
         "latency",
         "leases",
         "meter",
+        "observer",
         "on_idle",
         "retired",
         "weight",
@@ -72,6 +74,7 @@ class Member:
         self.retired = False
         self.latency: float | None = None
         self.meter: Meter | None = None
+        self.observer: Meter | None = None
         self.on_idle: Callable[[Member], object] = _nobody_waits
         self.channel: Any = None
         self.bound: Any = None
@@ -105,8 +108,8 @@ class Member:
         number = self.count()
         token = number if token is None else token
         self.leases.add(token)
-        if self.meter is not None:
-            self.meter.started(now, timed)
+        if self.observer is not None:
+            self.observer.started(now, timed)
         return token
 
     def answered(self, token: Hashable, now: float, latency: float | None, norm: Norm | None = None) -> bool:
@@ -125,15 +128,15 @@ class Member:
         finally:
             if self.retired:
                 self.rest()
-        meter = self.meter
+        observer = self.observer
         if latency is not None:
             # Two threads that do this at once may lose one of the two samples. An average can bear that.
             average = self.latency
             self.latency = latency if average is None else average + (latency - average) * SMOOTHING
-            if meter is not None and norm is not None:
+            if observer is not None and norm is not None:
                 latency = norm.learn(latency)
-        if meter is not None:
-            meter.answered(now, latency)
+        if observer is not None:
+            observer.answered(now, latency)
         return True
 
     def failed(
@@ -147,20 +150,20 @@ class Member:
         if not self._ended(token):
             return False
         self._failures.add()
-        meter = self.meter
-        if meter is not None:
+        observer = self.observer
+        if observer is not None:
             if latency is not None and norm is not None:
                 latency = norm.apply(latency)
-            (meter.failed if blame else meter.answered)(now, latency)
+            (observer.failed if blame else observer.answered)(now, latency)
         return True
 
     def dropped(self, token: Hashable, now: float, latency: float | None, norm: Norm | None = None) -> bool:
         """Note that the caller cancelled or abandoned an RPC; as `answered`."""
         if not self._ended(token):
             return False
-        meter = self.meter
-        if meter is not None:
-            meter.dropped(now, norm.apply(latency) if latency is not None and norm is not None else latency)
+        observer = self.observer
+        if observer is not None:
+            observer.dropped(now, norm.apply(latency) if latency is not None and norm is not None else latency)
         return True
 
     def _ended(self, token: Hashable) -> bool:

@@ -49,7 +49,7 @@ class Client:
             strategy, rng=rng, clock=clock, not_connected=_nobody, no_channel=_nobody, on_error=on_error
         )
         self.keyed = bool(getattr(strategy, "keyed", False))
-        self.pick: Callable[..., Member] = _nobody
+        self.pick: Callable[[], Member] = _nobody
 
     def connect(self, backends: Sequence[int]) -> None:
         """Let exactly these backends be members. Who leaves ends its calls; who comes back is a new member."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
+from ..keys import affinity
 from ..strategies.base import Strategy
 from .client import Client, start
 from .figures import Figures, latency_of, peak_share
@@ -97,7 +98,11 @@ def run(scenario: Scenario, make: Callable[[], Strategy], seed: int) -> Figures:
         number += 1
         client = clients[int(chance() * count)]
         work = chance() or _LEAST
-        member = client.pick(str(keys(scenario.keys))) if keyed else client.pick()
+        if keyed:
+            with affinity(str(keys(scenario.keys))):
+                member = client.pick()
+        else:
+            member = client.pick()
         lease = start(member, now)
         backend = member.channel
         server = servers[backend]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence, Sized
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 __all__ = ["Clock", "Member", "Meter", "Picker", "Strategy"]
 
@@ -57,6 +57,11 @@ class Member(Protocol):
     @property
     def latency(self) -> float | None:
         """Moving average of its unary RPCs in seconds; None before the first has ended."""
+        ...
+
+    @property
+    def meter(self) -> Any:
+        """What the strategy's own `meter` returned for it; None if it has no such method, or that raised."""
         ...
 
 

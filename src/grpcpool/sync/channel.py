@@ -275,13 +275,13 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
                 member.leases.remove(token)
                 member.rest()
                 return method.block("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
-            meter = member.meter
-            if meter is not None:
-                meter.started(started, True)
+            observer = member.observer
+            if observer is not None:
+                observer.started(started, True)
             call = method.inner.get(member) or method.build(member)
             result = call(request, timeout, metadata, credentials, wait_for_ready, compression)
             now = monotonic()
-            if meter is None:
+            if observer is None:
                 member.leases.remove(token)
                 # Another thread may have set it meanwhile.
                 if member.retired:
