@@ -97,20 +97,19 @@ class affinity:  # noqa: N801  # used as a function is
         """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError("an affinity key cannot be bound to a generator function; use a with block inside of it")
-        if inspect.iscoroutinefunction(function):
 
-            @functools.wraps(function)
-            async def bound(*args: Any, **kwargs: Any) -> Any:
-                with self:
-                    return await function(*args, **kwargs)
-        else:
+        @functools.wraps(function)
+        def bound(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
 
-            @functools.wraps(function)
-            def bound(*args: Any, **kwargs: Any) -> Any:
-                with self:
-                    return function(*args, **kwargs)
+        @functools.wraps(function)
+        async def bound_coroutine(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return await function(*args, **kwargs)
 
-        return bound  # type: ignore[return-value]
+        # Calling a coroutine function does nothing yet; it is its whole run that has to be under the key.
+        return bound_coroutine if inspect.iscoroutinefunction(function) else bound  # type: ignore[return-value]
 
     @classmethod
     def bind(cls, function: Function) -> Function:

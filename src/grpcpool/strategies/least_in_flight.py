@@ -12,6 +12,8 @@ __all__ = ["LeastInFlight"]
 # Up to so many members every order of scanning is written down beforehand, which makes a scan a third cheaper: 32
 # tuples of 32 at most, 10 kB.
 TABLED = 32
+# More than can be in flight.
+NONE_YET = 1 << 29
 
 
 class LeastInFlight:
@@ -43,7 +45,8 @@ def _from_table(pool: tuple[Member, ...], start: int) -> Picker:
 
     def pick() -> Member:
         nonlocal order
-        fewest = 1 << 29
+        chosen = order[0]
+        fewest = NONE_YET
         for member in order:
             load = len(member.leases)
             if load < fewest:
@@ -64,7 +67,8 @@ def _by_index(pool: tuple[Member, ...], start: int) -> Picker:
 
     def pick() -> Member:
         nonlocal start
-        fewest = 1 << 29
+        chosen = start
+        fewest = NONE_YET
         for index in range(start, start + count):
             load = len(ring[index].leases)
             if load < fewest:
