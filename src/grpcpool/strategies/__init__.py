@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, ConfigTypeError
-from .base import Clock, Member, Picker, Strategy
+from .adaptive import Adaptive, Strain
+from .base import Clock, Member, Meter, Picker, Strategy
 from .consistent_hash import ConsistentHash
 from .least_in_flight import LeastInFlight
+from .load import Failures, InFlight, PeakEwma
 from .power_of_two import PowerOfTwo
 from .round_robin import RoundRobin
 from .uniform import Random
@@ -23,14 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "Adaptive",
     "Clock",
     "ConsistentHash",
+    "Failures",
+    "InFlight",
     "LeastInFlight",
     "Member",
+    "Meter",
+    "PeakEwma",
     "Picker",
     "PowerOfTwo",
     "Random",
     "RoundRobin",
+    "Strain",
     "Strategy",
     "WeightedRoundRobin",
     "available",
@@ -46,6 +54,8 @@ _BUILT_IN: dict[str, Callable[[], Strategy]] = {
     "least_in_flight": LeastInFlight,
     "weighted_round_robin": WeightedRoundRobin,
     "consistent_hash": ConsistentHash,
+    "peak_ewma": lambda: PowerOfTwo(PeakEwma()),
+    "adaptive": Adaptive,
 }
 
 
