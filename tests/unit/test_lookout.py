@@ -9,11 +9,62 @@ import pytest
 
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
-from grpcpool.core.lookout import Lookout
+from grpcpool.core.lookout import NUDGE, Lookout
 from grpcpool.core.member import Member
-from grpcpool.core.messages import Open
+from grpcpool.core.messages import Explained, Open
 
-from .test_core import Room
+from .world import Room
+
+
+def test_the_lookout_passes_on_what_is_new_and_nothing_else() -> None:
+    room = Room()
+    room.tell(Open())
+    first, second = room.engine.machine.slots
+    states = {first: "ready", second: "idle"}
+    asked: list[Member] = []
+
+    def check(member: Member) -> Any:
+        def look(connect: bool) -> str:
+            if connect:
+                asked.append(member)
+            return states[member]
+
+        return look
+
+    lookout = Lookout(room.engine, room.clock, idle="idle", translate=Connectivity)
+    lookout.add(first, check(first))
+    lookout.add(second, check(second))
+    assert len(lookout) == 2
+    assert lookout.look() == (True, None)
+    room.engine.pump()
+    assert room.engine.generation.members == (first,)
+    nudges = len(room.did("connect"))
+    for passed, more in ((NUDGE / 2, 0), (NUDGE, 1)):
+        room.clock.advance(passed)
+        assert lookout.look()[0] is False, "idle again is no news"
+        room.engine.pump()
+        assert len(room.did("connect")) == nudges + more, "but in time it wants a nudge"
+    lookout.connect(second)
+    assert asked == [second]
+    assert lookout.glance(first) is False
+    states[first] = "transient failure"
+    assert lookout.glance(first) is True
+    room.engine.pump()
+    assert room.engine.generation.members == ()
+    room.tell(Explained(first, "refused"))
+    room.clock.advance(60)
+    _, appointment = lookout.look()
+    assert appointment is not None
+    assert appointment < 0
+    room.engine.pump()
+    assert room.engine.machine.slots[first].trying, "the appointment was kept"
+    first.retire()
+    states[first] = "ready"
+    assert lookout.glance(first) is False
+    assert lookout.look()[0] is False
+    lookout.remove(first)
+    lookout.remove(first)
+    assert lookout.glance(first) is False
 
 
 class Street:

@@ -1,13 +1,15 @@
-"""A world for the state machine: it carries out the effects, keeps the books, and checks what must always hold."""
+"""What surrounds the core, without grpc: a world for the state machine, and a room for the engine."""
 
 from __future__ import annotations
 
 import random
 from concurrent.futures import Future
+from typing import Any, NoReturn
 
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
 from grpcpool.core.driver import Driver
+from grpcpool.core.engine import Engine
 from grpcpool.core.lease import Lease
 from grpcpool.core.machine import Machine
 from grpcpool.core.member import Member
@@ -23,6 +25,7 @@ from grpcpool.core.messages import (
     Explained,
     Input,
     Observed,
+    Open,
     OpenChannels,
     Ping,
     Pinged,
@@ -30,14 +33,23 @@ from grpcpool.core.messages import (
     Report,
     Retire,
     Tick,
+    Wanted,
 )
 from grpcpool.core.slot import Phase, Policy
 from grpcpool.endpoint import Endpoint
+from grpcpool.errors import PoolClosed
+from grpcpool.strategies import RoundRobin
 from grpcpool.testing import FakeClock
+
+READY = Connectivity.READY
+FAILED = Connectivity.TRANSIENT_FAILURE
 
 
 class World:
-    """Stands in for a room: grpc's channels are entries in a table here, and time is a number."""
+    """Stands in for a room: grpc's channels are entries in a table here, and time is a number.
+
+    It carries out the effects, keeps the books, and checks what must always hold.
+    """
 
     def __init__(self, *targets: str, seed: int = 0, **policy: object) -> None:
         fields = {"name": "world", "size": 3, "telemetry_interval": None, **policy}
@@ -201,3 +213,91 @@ class World:
             assert (slot.phase is Phase.READY) <= (slot.ready_since is not None)
         if machine.wake_at is not None:
             assert slots or not machine.closed
+
+
+def opened(*targets: str, **policy: object) -> World:
+    world = World(*targets, **policy)
+    world.tell(Open())
+    return world
+
+
+def connected(*targets: str, **policy: object) -> World:
+    world = opened(*targets, **policy)
+    world.connect_all()
+    return world
+
+
+class Room:
+    """A room without grpc: what the engine asks for is noted, and channels are as good as they are said to be."""
+
+    def __init__(self, **options: Any) -> None:
+        self.noted: list[tuple[str, Any]] = []
+        self.broken = False
+        self.clock = FakeClock()
+        self.engine = Engine(
+            self,
+            Policy(name="p", endpoints=(Endpoint("a"),), size=2, telemetry_interval=None, ping_interval=5.0),
+            RoundRobin(),
+            clock=self.clock,
+            rng=random.Random(0),
+            log=lambda event: None,
+            listeners=options.pop("listeners", ()),
+            sample_rate=1,
+        )
+
+    def tell(self, message: Any) -> None:
+        self.engine.post(message)
+        self.engine.pump()
+
+    def build(self, member: Member) -> None:
+        if self.broken:
+            raise ValueError("secret token")
+        member.bound = f"bound {member.id}"
+
+    def connect(self, member: Member) -> None:
+        self.noted.append(("connect", member))
+
+    def explain(self, member: Member) -> None:
+        self.noted.append(("explain", member))
+
+    def ping(self, member: Member) -> None:
+        self.noted.append(("ping", member))
+
+    def close_channel(self, member: Member) -> None:
+        self.noted.append(("close", member))
+
+    def published(self) -> None:
+        self.noted.append(("published", None))
+
+    def report(self, state: Connectivity) -> None:
+        self.noted.append(("report", state))
+
+    def wake(self) -> None:
+        self.noted.append(("wake", None))
+
+    def on_first_use(self) -> None:
+        self.tell(Open())
+
+    def want(self) -> None:
+        self.noted.append(("want", None))
+        self.tell(Wanted())
+
+    def not_connected(self) -> NoReturn:
+        raise LookupError("not connected")
+
+    def no_channel(self) -> NoReturn:
+        raise LookupError("no channel")
+
+    def refuse(self) -> NoReturn:
+        raise PoolClosed("closed")
+
+    def complain(self, text: str, error: BaseException) -> None:
+        self.noted.append(("complain", error))
+
+    def did(self, what: str) -> list[Any]:
+        return [about for did, about in self.noted if did == what]
+
+    def connect_all(self) -> tuple[Member, ...]:
+        for member in list(self.engine.machine.slots):
+            self.tell(Observed(member, Connectivity.READY))
+        return self.engine.generation.members

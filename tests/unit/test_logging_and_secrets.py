@@ -1,0 +1,231 @@
+"""A pool's log; and never a secret in that, in events, or in errors."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+import grpcpool
+from grpcpool import ConfigError, ConfigTypeError, PoolConfig, events
+from grpcpool.testing import ServerProcess
+
+from ..certificates import make_certificates
+from .helpers import QUICK, UNARY, Recorder
+
+pytestmark = pytest.mark.integration
+
+TARGET = "localhost:50051"
+SECRET = "s3cret-t0ken"
+
+# --- the log
+
+
+def test_state_transitions_are_logged_and_nothing_else(
+    own_server: ServerProcess, pool_of: Any, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "grpcpool")
+    pool = pool_of(own_server.target, size=1, telemetry_interval=0.05, ping_interval=0.05, listeners=recorder)
+    pool.wait_ready()
+    for _ in range(20):
+        pool.unary_unary(UNARY)(b"x")
+    pool.resize(2)
+    pool.resize(1)
+    recorder.wait(events.Pinged)
+    recorder.wait(events.StatusReport)
+    own_server.kill()
+    recorder.wait(events.ReconnectScheduled)
+    pool.close()
+
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "grpcpool"]
+    expected = (
+        " opened",
+        " connected after",
+        " resized to 2",
+        " resized to 1",
+        " down: ",
+        " cannot connect",
+        " closed",
+    )
+    for words in expected:
+        level = "WARNING" if words in (" down: ", " cannot connect") else "INFO"
+        assert [entry for entry in said if words in entry[1] and entry[0] == level], words
+    assert [entry for entry in said if not any(words in entry[1] for words in expected)] == []
+    assert len([entry for entry in said if " connected" in entry[1]]) == 2
+
+
+def test_failed_attempts_need_not_be_logged(
+    dead: str, pool_of: Any, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool_of(dead, log_connection_errors=False, listeners=recorder).open()
+    recorder.wait(events.ConnectFailed, 4)
+
+    assert "cannot connect" not in caplog.text
+
+
+# --- secrets
+
+
+@dataclasses.dataclass
+class Signer(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    """An interceptor whose repr would give its token away, as that of any data class does."""
+
+    token: str
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(client_call_details, request)
+
+
+def test_no_secret_is_ever_shown() -> None:
+    credentials = grpc.composite_channel_credentials(
+        grpc.ssl_channel_credentials(), grpc.access_token_call_credentials(SECRET)
+    )
+    made = PoolConfig(
+        target=TARGET,
+        credentials=credentials,
+        options=[("grpc.primary_user_agent", SECRET)],
+        interceptors=[Signer(SECRET)],
+        listeners=[functools.partial(print, SECRET)],
+    )
+
+    for text in (repr(made), str(made), f"{made}", repr(grpcpool.ChannelPool(made)), repr([made])):
+        assert SECRET not in text
+    assert "credentials=<hidden>" in repr(made)
+    assert "grpc.primary_user_agent" in repr(made)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"credentials": SECRET},
+        {"credentials": SECRET.encode()},
+        {"options": SECRET},
+        {"options": [(SECRET,)]},
+        {"options": [("grpc.x", [SECRET])]},
+        {"options": [("grpc.x", SECRET + "\ud800")]},
+        {"options": [("grpc.x", SECRET), 5]},
+        {"options": [("grpc.use_local_subchannel_pool", SECRET)]},
+    ],
+    ids=str,
+)
+def test_an_error_about_what_may_be_secret_does_not_quote_it(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PoolConfig(**{"target": TARGET, **fields})
+    assert SECRET not in f"{caught.value!s} {caught.value!r} {caught.value.args}"
+
+
+def test_an_interceptor_of_the_wrong_room_is_refused_without_its_fields() -> None:
+    with pytest.raises(ConfigTypeError, match="interceptors") as caught:
+        grpcpool.aio.insecure_channel(TARGET, interceptors=[Signer(SECRET)])
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("aio", [False, True], ids=["sync", "aio"])
+def test_no_secret_is_told_or_logged_in_a_whole_session(
+    recorder: Recorder, aio: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    certificates = make_certificates(tmp_path)
+    credentials = grpc.composite_channel_credentials(
+        certificates.channel_credentials(certificates.client), grpc.access_token_call_credentials(SECRET)
+    )
+    process = ServerProcess(**certificates.server.as_server(), client_ca=certificates.ca)
+    said: list[object] = []
+    options: dict[str, Any] = {**QUICK, "ping_interval": 0.1, "telemetry_interval": 0.1, "listeners": recorder}
+    token = [("authorization-token", SECRET)]
+
+    def session() -> None:
+        with grpcpool.secure_channel(process.target, credentials, **options) as pool:
+            pool.wait_ready(min_ready=2)
+            pool.unary_unary(UNARY)(b"x", metadata=token)
+            with pytest.raises(grpc.RpcError) as refused:
+                pool.unary_unary(UNARY)(b"x", metadata=[*token, ("code", "PERMISSION_DENIED")])
+            recorder.wait(events.Pinged)
+            process.kill()
+            recorder.wait(events.ReconnectScheduled)
+            with pytest.raises(grpc.RpcError) as lost:
+                pool.unary_unary(UNARY)(b"x", metadata=token)
+            with pytest.raises(grpcpool.PoolTimeout) as late:
+                pool.wait_ready(0.1)
+            said.extend([refused.value, lost.value, late.value, pool, pool.config, pool.stats(), pool.status()])
+
+    async def session_aio() -> None:
+        async with grpcpool.aio.secure_channel(process.target, credentials, **options) as pool:
+            await pool.wait_ready(min_ready=2)
+            await pool.unary_unary(UNARY)(b"x", metadata=token)
+            with pytest.raises(grpc.RpcError) as refused:
+                await pool.unary_unary(UNARY)(b"x", metadata=[*token, ("code", "PERMISSION_DENIED")])
+            await asyncio.to_thread(recorder.wait, events.Pinged)
+            process.kill()
+            await asyncio.to_thread(recorder.wait, events.ReconnectScheduled)
+            with pytest.raises(grpc.RpcError) as lost:
+                await pool.unary_unary(UNARY)(b"x", metadata=token)
+            with pytest.raises(grpcpool.PoolTimeout) as late:
+                await pool.wait_ready(0.1)
+            said.extend([refused.value, lost.value, late.value, pool, pool.config, pool.stats(), pool.status()])
+
+    with process:
+        if aio:
+            asyncio.run(session_aio())
+        else:
+            session()
+
+    key = certificates.client.key.read_text().splitlines()[1]
+    assert recorder.of(events.Closed)
+    for text in (repr(recorder.events), caplog.text, " ".join(f"{one} {one!r}" for one in said)):
+        assert SECRET not in text
+        assert key not in text
+
+
+class Refuser(grpc.AuthMetadataPlugin):  # type: ignore[misc]
+    """Gives no token, and says more than it should about it."""
+
+    def __call__(self, context: Any, callback: Any) -> None:
+        callback((), RuntimeError(f"the token {SECRET} has expired"))
+
+
+def test_call_credentials_that_fail_are_no_reason_to_reconnect_and_are_not_quoted(
+    recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificates = make_certificates(tmp_path)
+    credentials = grpc.composite_channel_credentials(
+        certificates.channel_credentials(), grpc.metadata_call_credentials(Refuser())
+    )
+    options: dict[str, Any] = {**QUICK, "size": 1, "ping_interval": 0.1, "telemetry_interval": 0.2}
+    with (
+        ServerProcess(**certificates.server.as_server()) as process,
+        grpcpool.secure_channel(process.target, credentials, listeners=recorder, **options) as pool,
+    ):
+        pool.wait_ready()
+        recorder.wait(events.StatusReport, 3)
+        assert recorder.of(events.Disconnected) == []
+
+    assert SECRET not in repr(recorder.events)
+    assert SECRET not in " ".join(record.getMessage() for record in caplog.records if record.name == "grpcpool")
+
+
+@dataclasses.dataclass
+class Forwarder:
+    """A listener whose repr would give its token away."""
+
+    token: str
+
+    def __call__(self, event: events.Event) -> None:
+        raise RuntimeError("the collector is not there")
+
+
+def test_a_listener_that_raises_is_logged_without_its_fields(
+    server: ServerProcess, pool_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = pool_of(server.target, listeners=[Forwarder(SECRET)])
+    pool.wait_ready()
+
+    assert pool.stats().listener_errors > 0
+    assert "Forwarder" in caplog.text
+    assert SECRET not in caplog.text
