@@ -201,31 +201,3 @@ def test_installed_strategies_are_found_by_name_and_do_not_hide_the_built_in_one
     assert not isinstance(resolve("round_robin"), Mine)
     with pytest.raises(ConfigError, match="entry point"):
         resolve("wrong")
-
-
-# --- the harness
-
-
-def test_the_harness_keeps_time_and_ends_calls_in_order() -> None:
-    harness = StrategyHarness("round_robin", 1)
-    assert isinstance(harness.clock, FakeClock)
-    harness.pick()
-    harness.clock.advance(2.0)
-    harness.done(0)
-    assert harness.members[0].latency == 2.0
-    harness.pick()
-    harness.done(0, ok=False)
-    assert harness.members[0].failures == 1
-    with pytest.raises(ValueError, match="no call is running on member 0"):
-        harness.done(0)
-    with pytest.raises(ValueError, match="cannot go back"):
-        harness.clock.advance(-1)
-
-
-def test_the_harness_says_what_a_strategy_does_wrong() -> None:
-    class Bad:
-        def build(self, members: Any, *, rng: random.Random, clock: Any) -> Any:
-            return lambda: None
-
-    with pytest.raises(AssertionError, match="the strategy failed: the picker returned an object of type NoneType"):
-        StrategyHarness(Bad(), 2).pick()
