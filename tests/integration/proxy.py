@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+Pair = tuple[socket.socket, socket.socket]
+
+
 class Proxy:
     """Passes bytes between clients and a port of this machine, until it is told to cut.
 
@@ -23,7 +26,7 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self._port = port
         self._lock = threading.Lock()
-        self._pairs: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._pairs: dict[int, Pair] = {}
         self._refusing = False
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -55,7 +58,15 @@ class Proxy:
     def cut_one(self, port: int) -> None:
         """Cut the connection of the client with this port."""
         with self._lock:
-            pair = self._pairs.pop(port, ())
+            pair = self._pairs.get(port)
+        if pair is not None:
+            self._end(port, pair)
+
+    def _end(self, port: int, pair: Pair) -> None:
+        with self._lock:
+            # The port may be a new connection's by now.
+            if self._pairs.get(port) is pair:
+                del self._pairs[port]
         for end in pair:
             # Shut down first: it also wakes the thread that reads from it, which a mere close would not.
             with contextlib.suppress(OSError):
@@ -76,15 +87,16 @@ class Proxy:
                 client.close()
                 continue
             server = socket.create_connection(("localhost", self._port))
+            port, pair = address[1], (client, server)
             with self._lock:
-                self._pairs[address[1]] = (client, server)
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=(source, sink, address[1]), daemon=True).start()
+                self._pairs[port] = pair
+            for source, sink in (pair, pair[::-1]):
+                threading.Thread(target=self._pass, args=(source, sink, port, pair), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, port: int) -> None:
+    def _pass(self, source: socket.socket, sink: socket.socket, port: int, pair: Pair) -> None:
         try:
             while data := source.recv(65536):
                 sink.sendall(data)
         except OSError:
             pass
-        self.cut_one(port)
+        self._end(port, pair)
