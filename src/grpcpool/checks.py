@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ __all__ = [
     "credentials",
     "endpoints",
     "flag",
+    "header",
     "integer",
     "is_insecure",
     "is_plaintext",
@@ -197,6 +199,14 @@ def _text(field: str, value: Any, allowed: str) -> str:
         # Not chained: the error quotes what it could not encode.
         raise ConfigError(field, "text that cannot be encoded", "text that UTF-8 can hold") from None
     return cast(str, text)
+
+
+def header(field: str, value: Any) -> None:
+    """Refuse what can be no key of an RPC's metadata."""
+    allowed = "a name of metadata: lower-case letters, digits, '-', '_' and '.', and not in gRPC's own part, 'grpc-'"
+    require(isinstance(value, str), field, value, f"{allowed}; or None", wrong_type=True)
+    legal = re.fullmatch(r"[0-9a-z_.-]+", value) is not None
+    require(legal and not value.startswith("grpc-"), field, value, allowed)
 
 
 def compression(value: Any) -> None:

@@ -45,6 +45,7 @@ class _Options(TypedDict, total=False):
 
     name: str | None
     strategy: str | Strategy
+    affinity_header: str | None
     keepalive_time: float | None
     keepalive_timeout: float
     ping_interval: float | None
@@ -98,6 +99,9 @@ class PoolConfig:
             balancer; it does not make small calls cheaper.
         strategy: how a member is chosen for an RPC: ``"round_robin"`` (default), ``"random"``, ``"power_of_two"``, an
             entry point's name, or an object with a ``build`` method. A strategy object serves one pool.
+        affinity_header: the name of a metadata key whose value is the RPC's affinity key, as if it were started within
+            `grpcpool.affinity`, over which it wins. As gRPC has it: lower case, digits, and ``-_.``. Default: None, no
+            such key. Only for strategies that route by key, such as ``"consistent_hash"``; others refuse it.
         keepalive_time: HTTP/2 keepalive: ping a connection after this long without traffic. Default: None, off. A
             server ends connections that ping more often than it permits (every 5 minutes unless configured), so agree
             on it with the server first.
@@ -128,6 +132,7 @@ class PoolConfig:
     name: str | None = None
     size: int | None = None
     strategy: str | Strategy = "round_robin"
+    affinity_header: str | None = None
     keepalive_time: float | None = None
     keepalive_timeout: float = 20.0
     ping_interval: float | None = None
@@ -168,6 +173,8 @@ class PoolConfig:
         allowed = "a name, or an object with a build(members, *, rng, clock) method"
         named = isinstance(strategy, str) or hasattr(strategy, "build")
         checks.require(named, "strategy", strategy, allowed, wrong_type=True)
+        if self.affinity_header is not None:
+            checks.header("affinity_header", self.affinity_header)
         for field in ("keepalive_time", "ping_interval", "telemetry_interval"):
             checks.seconds(field, getattr(self, field), optional=True)
         for field in ("keepalive_timeout", "ping_timeout", "connect_timeout"):

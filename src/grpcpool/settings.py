@@ -47,6 +47,7 @@ class _Fields(BaseModel):
     name: str | None = None
     size: int | None = None
     strategy: str | None = None
+    affinity_header: str | None = None
     keepalive_time: float | None = None
     keepalive_timeout: float | None = None
     ping_interval: float | None = None

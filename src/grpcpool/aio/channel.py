@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 
+from ..core.affinity import KeyedSource
 from ..core.generation import Generation
 from ..core.member import Member
 from ..core.norm import Norms
@@ -35,7 +36,7 @@ class Source(Protocol):
     """Where a channel's RPCs get their members from: an `Engine`, or one member of it."""
 
     @property
-    def generation(self) -> Generation | Pinned:
+    def generation(self) -> Generation | Pinned | KeyedSource:
         """What has the `pick` that is to be called now."""
         ...
 
@@ -152,11 +153,14 @@ class CountedChannel(grpc.aio.Channel):
             pass
         except TypeError:
             # A serializer that cannot be hashed: nothing to remember it by.
-            return kind(_Method(self, key))
-        made: _MultiCallable = self._callables.setdefault(key, kind(_Method(self, key)))
+            return kind(self._method(key))
+        made: _MultiCallable = self._callables.setdefault(key, kind(self._method(key)))
         if len(self._callables) > REMEMBERED:
             del self._callables[next(iter(self._callables))]
         return made
+
+    def _method(self, key: _Key) -> _Method:
+        return _Method(self, key)
 
 
 class _Method:

@@ -13,14 +13,17 @@ import grpc
 from ..assembly import assemble
 from ..config import PoolConfig
 from ..connectivity import IDLE, connectivity_of
+from ..core.affinity import require_keyed
 from ..core.connectivity import Connectivity
+from ..core.engine import Engine
 from ..core.lookout import Lookout
 from ..core.member import Member
 from ..core.messages import Explained, Input, Open, Pinged, Wanted
 from ..core.pinned import Pinned
 from ..errors import NotConnected
 from ..telemetry.logging import complain
-from .channel import CountedChannel, Source
+from .affinity import KeyedChannel
+from .channel import CountedChannel
 from .connect import ask, build_channel, watch
 from .errors import AioNotConnected, AioPoolClosed, WrongLoop
 from .interceptors import for_members, share, sort
@@ -53,11 +56,15 @@ class AioRoom:
         self._monitor = Monitor(self, AioRoom._look, AioRoom._monitor_failed)
         self.interceptors = sort(cast("tuple[Any, ...]", config.interceptors))
         self.engine = assemble(config, self)
+        if config.affinity_header is not None:
+            require_keyed(config.affinity_header, config.strategy)
         self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
         self.front = self._counted(self.engine)
 
-    def _counted(self, source: Source) -> CountedChannel:
-        return CountedChannel(source, self.engine.norms, self._suspect, self, self)
+    def _counted(self, source: Engine | Pinned) -> CountedChannel:
+        common = (source, self.engine.norms, self._suspect, self, self)
+        header = self._config.affinity_header
+        return CountedChannel(*common) if header is None else KeyedChannel(header, *common)
 
     # --- for the pool
 

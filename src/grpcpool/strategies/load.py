@@ -14,7 +14,7 @@ from typing import Protocol
 
 from .base import Member, Meter
 
-__all__ = ["Failures", "Gauge", "InFlight", "Load", "PeakEwma"]
+__all__ = ["FAILURE", "LEAST", "PROBE", "Failures", "Gauge", "InFlight", "Load", "PeakEwma", "rate_of"]
 
 # Seconds that a call is supposed to take on a member of which nothing is known but that it is busy with its first call:
 # longer than any does, so that one probe is all it gets; not infinite, so that two such members can be compared.
@@ -89,7 +89,7 @@ class PeakEwma:
     """
 
     def __init__(self, tau: float = 10.0) -> None:
-        self._rate = _rate(tau)
+        self._rate = rate_of(tau)
 
     def gauge(self, member: Member) -> Gauge:
         """Return a new gauge for the member."""
@@ -148,7 +148,7 @@ class Failures:
     """
 
     def __init__(self, tau: float = 10.0) -> None:
-        self._rate = _rate(tau)
+        self._rate = rate_of(tau)
 
     def gauge(self, member: Member) -> Gauge:
         """Return a new gauge for the member."""
@@ -186,7 +186,8 @@ class _FailuresGauge:
         return self._count * math.exp((self._stamp - now) * self._rate) if self._count else 0.0
 
 
-def _rate(tau: float) -> float:
+def rate_of(tau: float) -> float:
+    """Return the inverse of a time constant, which must be one."""
     if not 0 < tau < math.inf:
         raise ValueError(f"tau must be a time in seconds above 0, not {tau!r}")
     return 1 / tau

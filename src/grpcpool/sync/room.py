@@ -13,14 +13,17 @@ import grpc
 from ..assembly import assemble
 from ..config import PoolConfig
 from ..connectivity import IDLE, connectivity_of
+from ..core.affinity import require_keyed
 from ..core.connectivity import Connectivity
+from ..core.engine import Engine
 from ..core.lookout import Lookout
 from ..core.member import Member
 from ..core.messages import Explained, Input, Open, Pinged, Wanted
 from ..core.pinned import Pinned
 from ..errors import NotConnected, PoolClosed, PoolError
 from ..telemetry.logging import complain
-from .channel import CountedChannel, Source
+from .affinity import KeyedChannel
+from .channel import CountedChannel
 from .connect import ask, build_channel, watch
 from .errors import RpcNotConnected
 from .monitor import SLOW, Monitor
@@ -57,12 +60,16 @@ class SyncRoom:
         self._monitor = Monitor(self, SyncRoom._look, SyncRoom._monitor_failed, config.label)
         self.subscribers = Subscribers()
         self.engine = assemble(config, self)
+        if config.affinity_header is not None:
+            require_keyed(config.affinity_header, config.strategy)
         self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
         self.front = self._counted(self.engine)
 
-    def _counted(self, source: Source) -> CountedChannel:
+    def _counted(self, source: Engine | Pinned) -> CountedChannel:
         # Interceptors go around the pick, not around each member: one that tries again is then given another member.
-        counted = CountedChannel(source, self.engine.norms, self._suspect, self)
+        common = (source, self.engine.norms, self._suspect, self)
+        header = self._config.affinity_header
+        counted = CountedChannel(*common) if header is None else KeyedChannel(header, *common)
         if not self._interceptors:
             return counted
         # Not one by type, but it takes and gives the same.
