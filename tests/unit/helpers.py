@@ -1,13 +1,17 @@
-"""What several files of tests use: threads that start together, and a listener that can be waited for."""
+"""What several files of tests use: threads that start together, meters and listeners that keep what they are told."""
 
 from __future__ import annotations
 
+import random
 import threading
 import time
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+import pytest
 
 from grpcpool import events
-from grpcpool.testing import ECHO
+from grpcpool.core.generation import GenerationBuilder
+from grpcpool.testing import ECHO, FakeClock
 
 UNARY = f"{ECHO}Unary"
 QUICK: dict[str, Any] = {"size": 2, "backoff_min": 0.1, "backoff_max": 0.2, "connect_timeout": 5.0}
@@ -33,6 +37,44 @@ def in_threads(count: int, work: Any) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def builder(strategy: Any, problems: list[str] | None = None) -> GenerationBuilder:
+    """Return what makes generations with this strategy; what that does wrong goes to `problems`, or fails the test."""
+
+    def nobody() -> NoReturn:
+        raise LookupError
+
+    return GenerationBuilder(
+        strategy,
+        rng=random.Random(0),
+        clock=FakeClock(),
+        not_connected=nobody,
+        no_channel=nobody,
+        on_error=pytest.fail if problems is None else problems.append,
+    )
+
+
+class Diary:
+    """A meter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def started(self, now: float, timed: bool) -> None:
+        self.told.append(("started", now, timed))
+
+    def answered(self, now: float, latency: float | None) -> None:
+        self.told.append(("answered", now, latency))
+
+    def failed(self, now: float, latency: float | None) -> None:
+        self.told.append(("failed", now, latency))
+
+    def dropped(self, now: float, latency: float | None) -> None:
+        self.told.append(("dropped", now, latency))
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, *_ in self.told]
 
 
 class Recorder:

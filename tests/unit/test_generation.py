@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from grpcpool.core.generation import GenerationBuilder
+from grpcpool import affinity
 from grpcpool.core.member import Member
-from grpcpool.strategies import RoundRobin
-from grpcpool.testing import FakeClock
+from grpcpool.keys import Key
+from grpcpool.strategies import Clock, RoundRobin
+
+from .helpers import builder
 
 
 class Custom:
@@ -24,20 +27,6 @@ class Custom:
         if isinstance(picker, Exception):
             raise picker
         return picker
-
-
-def builder(strategy: Any, problems: list[str]) -> GenerationBuilder:
-    def no_one() -> NoReturn:
-        raise LookupError
-
-    return GenerationBuilder(
-        strategy,
-        rng=random.Random(0),
-        clock=FakeClock(),
-        not_connected=no_one,
-        no_channel=no_one,
-        on_error=problems.append,
-    )
 
 
 MEMBERS = tuple(Member(number, "a") for number in range(3))
@@ -92,3 +81,41 @@ def test_without_a_connected_member_rpcs_take_turns_on_the_others_and_others_are
     with pytest.raises(LookupError):
         make.build((), ()).pick()
     assert "of 3 members" in repr(make.build(MEMBERS, ()))
+
+
+# --- keys
+
+
+class Keyed:
+    """A strategy of somebody's own that routes by key."""
+
+    keyed = True
+
+    def __init__(self) -> None:
+        self.keys: list[Key | None] = []
+
+    def build(self, members: Sequence[Any], *, rng: random.Random, clock: Clock) -> Any:
+        def pick(key: Key | None) -> Any:
+            self.keys.append(key)
+            return members[0]
+
+        return pick
+
+
+def test_pickers_that_route_by_key_are_given_the_key_in_force() -> None:
+    strategy = Keyed()
+    generation = builder(strategy).build(MEMBERS, ())
+    generation.pick()
+    with affinity("outer"):
+        generation.pick()
+        with affinity(b"inner"):
+            assert generation.pick() is MEMBERS[0]
+        generation.pick_connected()
+    generation.pick()
+    assert strategy.keys == [None, "outer", b"inner", "outer", None]
+
+
+def test_pickers_that_do_not_are_given_nothing() -> None:
+    generation = builder(Custom(iter(MEMBERS).__next__)).build(MEMBERS, ())
+    with affinity("mine"):
+        assert [generation.pick() for _ in MEMBERS] == list(MEMBERS)

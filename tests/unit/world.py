@@ -237,7 +237,7 @@ class Room:
         self.engine = Engine(
             self,
             Policy(name="p", endpoints=(Endpoint("a"),), size=2, telemetry_interval=None, ping_interval=5.0),
-            RoundRobin(),
+            options.pop("strategy", None) or RoundRobin(),
             clock=self.clock,
             rng=random.Random(0),
             log=lambda event: None,
