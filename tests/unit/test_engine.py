@@ -87,6 +87,18 @@ def test_a_lease_on_a_member_that_has_left_goes_to_another() -> None:
     assert stale.members != current.members
 
 
+def test_picks_of_one_members_channel_stay_there_until_it_leaves() -> None:
+    room = Room()
+    room.tell(Open())
+    members = room.connect_all()
+    sources = {member: Pinned(room.engine, member) for member in members}
+    for member, source in sources.items():
+        assert [source.generation.pick() for _ in range(3)] == [member] * 3
+    room.tell(Resize(None, by=-1))
+    (stays,) = room.engine.generation.members
+    assert {source.generation.pick() for source in sources.values()} == {stays}
+
+
 def test_a_retired_member_is_closed_after_its_last_rpc_and_not_from_where_that_ends() -> None:
     room = Room()
     room.tell(Open())
