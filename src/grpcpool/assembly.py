@@ -7,6 +7,7 @@ import time
 from typing import cast
 
 from .config import PoolConfig
+from .core.affinity import require_keyed
 from .core.engine import Engine, Room
 from .core.slot import Policy
 from .events import Listener
@@ -17,7 +18,14 @@ __all__ = ["assemble"]
 
 
 def assemble(config: PoolConfig, room: Room) -> Engine:
-    """Return an engine for the pool that `config` describes, to act through `room`."""
+    """Return an engine for the pool that `config` describes, to act through `room`.
+
+    Raises:
+        ConfigError: there is no such strategy, or it does not go with the rest.
+    """
+    strategy = resolve(config.strategy)
+    if config.affinity_header is not None:
+        require_keyed(config.affinity_header, strategy, config.strategy)
     policy = Policy(
         name=config.label,
         endpoints=config.endpoints,
@@ -32,7 +40,7 @@ def assemble(config: PoolConfig, room: Room) -> Engine:
     return Engine(
         room,
         policy,
-        resolve(config.strategy),
+        strategy,
         clock=time.monotonic,
         rng=random.Random(config.seed),
         log=writer(log_connection_errors=config.log_connection_errors),

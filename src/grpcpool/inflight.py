@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
@@ -16,24 +17,20 @@ __all__ = ["InFlight", "Method"]
 
 
 class Method(Protocol):
-    """What is the same for all calls of one method."""
+    """What is the same for all calls of one method.
 
-    @property
-    def timed(self) -> bool:
-        """Whether latencies count: it is unary."""
-        ...
+    Attributes:
+        timed: whether latencies count: it is unary.
+        norm: what it usually takes.
+        suspect: told of a member on which an RPC ended UNAVAILABLE.
+    """
 
-    @property
-    def norm(self) -> Norm:
-        """What it usually takes."""
-        ...
+    timed: bool
+    norm: Norm
+    suspect: Callable[[Member], object]
 
     def code_of(self, call: Any, /) -> grpc.StatusCode | None:
         """Return the status of a call that has ended; None if it has none."""
-        ...
-
-    def suspect(self, member: Member, /) -> object:
-        """Told of a member on which an RPC ended UNAVAILABLE."""
         ...
 
 

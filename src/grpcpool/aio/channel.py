@@ -174,7 +174,7 @@ class _Method:
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
         self.norm = channel._norms.of(key[1])
-        self.suspect = channel._suspect
+        self.suspect: Callable[[Member], object] = channel._suspect
         self.timed = key[0] == "unary_unary"
         self._source = channel._source
         self._home = channel._home

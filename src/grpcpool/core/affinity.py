@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..keys import affinity
-from ..strategies import resolve
 from .lease import Lease
 from .member import Member
 
@@ -91,13 +90,16 @@ def _block(header: str, metadata: Collection[Any]) -> Block:
     return _NO_KEY
 
 
-def require_keyed(header: str, strategy: str | Strategy) -> None:
+def require_keyed(header: str, strategy: Strategy, given: str | Strategy) -> None:
     """Refuse a header with keys for a strategy that asks for no keys.
+
+    Arguments:
+        given: what the strategy was asked for by.
 
     Raises:
         ConfigError: `strategy` is such a one.
     """
-    if not getattr(resolve(strategy), "keyed", False):
-        name = repr(strategy) if isinstance(strategy, str) else type(strategy).__name__
+    if not getattr(strategy, "keyed", False):
+        name = repr(given) if isinstance(given, str) else type(given).__name__
         allowed = f"it needs a strategy that routes by key, such as 'consistent_hash': {name} takes no notice of keys"
         raise ConfigError("affinity_header", repr(header), allowed)

@@ -172,7 +172,7 @@ class _Method:
         self.source = channel._source
         self.inner: dict[Member, Any] = {}
         self.norm = channel._norms.of(key[1])
-        self.suspect = channel._suspect
+        self.suspect: Callable[[Member], object] = channel._suspect
         self.timed = key[0] == "unary_unary"
         # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
         self._keep = channel

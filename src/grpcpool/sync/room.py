@@ -13,7 +13,6 @@ import grpc
 from ..assembly import assemble
 from ..config import PoolConfig
 from ..connectivity import IDLE, connectivity_of
-from ..core.affinity import require_keyed
 from ..core.connectivity import Connectivity
 from ..core.engine import Engine
 from ..core.lookout import Lookout
@@ -60,8 +59,6 @@ class SyncRoom:
         self._monitor = Monitor(self, SyncRoom._look, SyncRoom._monitor_failed, config.label)
         self.subscribers = Subscribers()
         self.engine = assemble(config, self)
-        if config.affinity_header is not None:
-            require_keyed(config.affinity_header, config.strategy)
         self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
         self.front = self._counted(self.engine)
 
