@@ -75,6 +75,14 @@ def test_a_retired_member_says_when_its_last_lease_ends() -> None:
     assert told == [member]
 
 
+def test_a_retired_member_that_nobody_waits_for_ends_its_rpcs_all_the_same() -> None:
+    member = Member(3, "a")
+    lease = Lease(member, 0.0)
+    assert not member.retire()
+    assert lease.release(0.0)
+    assert member.in_flight == 0
+
+
 def test_a_member_retired_during_a_pick_is_noticed_by_one_side_or_the_other(hasty: None) -> None:
     for _ in range(300):
         member = Member(0, "a")
