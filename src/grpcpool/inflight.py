@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
@@ -22,15 +21,17 @@ class Method(Protocol):
     Attributes:
         timed: whether latencies count: it is unary.
         norm: what it usually takes.
-        suspect: told of a member on which an RPC ended UNAVAILABLE.
     """
 
     timed: bool
     norm: Norm
-    suspect: Callable[[Member], object]
 
     def code_of(self, call: Any, /) -> grpc.StatusCode | None:
         """Return the status of a call that has ended; None if it has none."""
+        ...
+
+    def suspect(self, member: Member, /) -> object:
+        """Have a look taken at a member on which an RPC ended UNAVAILABLE."""
         ...
 
 

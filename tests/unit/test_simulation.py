@@ -455,7 +455,12 @@ def test_the_scenarios_that_come_with_it() -> None:
         "I": 3200,
         "J": 2400,
     }
-    assert {name: each.clients for name, each in found.items() if each.clients != 10} == {"A": 1, "H": 400}
+    assert {name: each.clients for name, each in found.items() if each.clients != 10} == {
+        "A": 1,
+        "D": 20,
+        "E": 20,
+        "H": 400,
+    }
     assert built_in("b") == found["B"]
     assert find("B") == found["B"]
 

@@ -170,11 +170,11 @@ class _Method:
     `inflight.Method`.
     """
 
-    __slots__ = ("_home", "_inner", "_keep", "_key", "_source", "norm", "suspect", "timed")
+    __slots__ = ("_home", "_inner", "_keep", "_key", "_source", "_suspect", "norm", "timed")
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
         self.norm = channel._norms.of(key[1])
-        self.suspect: Callable[[Member], object] = channel._suspect
+        self._suspect = channel._suspect
         self.timed = key[0] == "unary_unary"
         self._source = channel._source
         self._home = channel._home
@@ -194,6 +194,10 @@ class _Method:
         return inner
 
     code_of = staticmethod(code_of)
+
+    def suspect(self, member: Member) -> None:
+        """Have a look taken at a member on which an RPC ended UNAVAILABLE."""
+        self._suspect(member)
 
     def launch(
         self,

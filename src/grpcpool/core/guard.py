@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..strategies.base import Meter
 
@@ -32,7 +33,8 @@ class Guarded:
 
     def __init__(self, meter: Meter, on_error: Callable[[str], object]) -> None:
         self._meter = meter
-        self._on_error = on_error
+        # Emptied by one step, so that one thread of several says it.
+        self._unsaid = [on_error]
 
     def started(self, now: float, timed: bool) -> None:
         """Pass it on."""
@@ -64,4 +66,5 @@ class Guarded:
 
     def _give_up(self, error: Exception) -> None:
         self._meter = SILENT
-        self._on_error(f"a meter raised {type(error).__name__}, and is not told anything more")
+        with suppress(IndexError):
+            self._unsaid.pop()(f"a meter raised {type(error).__name__}, and is not told anything more")

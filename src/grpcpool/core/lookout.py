@@ -136,7 +136,7 @@ class Lookout:
                 while self._suspects:
                     news = self._see_one(self._suspects.popleft()) or news
             finally:
-                if self._turn.get("") is token:
+                if self._turn.get("") is token:  # pragma: no branch
                     del self._turn[""]
         return news
 

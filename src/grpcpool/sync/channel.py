@@ -166,13 +166,13 @@ class _Method:
         norm, suspect, timed: see `inflight.Method`.
     """
 
-    __slots__ = ("_keep", "_key", "_lock", "inner", "norm", "source", "suspect", "timed")
+    __slots__ = ("_keep", "_key", "_lock", "_suspect", "inner", "norm", "source", "timed")
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
         self.source = channel._source
         self.inner: dict[Member, Any] = {}
         self.norm = channel._norms.of(key[1])
-        self.suspect: Callable[[Member], object] = channel._suspect
+        self._suspect = channel._suspect
         self.timed = key[0] == "unary_unary"
         # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
         self._keep = channel
@@ -198,6 +198,10 @@ class _Method:
         """Return the status of a call that has ended; None if it is an object that has none."""
         code: grpc.StatusCode | None = getattr(call, "code", _nothing)()
         return code
+
+    def suspect(self, member: Member) -> None:
+        """Have a look taken at a member on which an RPC ended UNAVAILABLE."""
+        self._suspect(member)
 
     def failed(self, member: Member, token: Hashable, started: float, error: BaseException) -> None:
         """Take down that a blocking RPC raised."""
