@@ -16,14 +16,17 @@ __all__ = ["Adaptive", "Strain"]
 # service times exponentially distributed), keeping 70 to 90 % did about equally well; much less, and a call that is
 # slow by chance drives everybody off; more, and a server that has become slow is noticed too late.
 KEEP = 0.8
-# Up to so many members the costs of all are compared. The comparison itself is C code, 10 ns for each member.
+# Up to so many members the costs of all are compared, which takes some 15 ns for each.
 COMPARED = 64
+# Random bits for each pick above that, for three draws in one: with three thousand members, no three are likelier than
+# others by more than one in a billion.
+BITS = 60
 # A member that turns out to cost up to this much more than was written down is taken all the same.
 TOLERANCE = 1.1
-# A board's scale is good for so many time constants. Costs grow by e for each; a float bears 700 of them.
-SCALE = 300.0
 
 NEVER = math.inf
+# When nothing was learnt of a member that nobody has tried: so long ago that it means nothing.
+UNKNOWN = -math.inf
 
 
 class Adaptive:
@@ -52,60 +55,31 @@ class Adaptive:
         gauges: list[_StrainGauge] = [member.meter for member in members]
         # In an order of its own, or all clients that start together would probe the same member first.
         rng.shuffle(gauges)
-        board = Board(gauges, self._load.rate, clock())
-        return (_least_of_all if len(gauges) <= COMPARED else _least_of_three)(gauges, board, rng, clock)
+        # What each of them costs, by their places; see `_StrainGauge.level`.
+        costs = [0.0] * len(gauges)
+        for place, gauge in enumerate(gauges):
+            gauge.hang(costs, place)
+        rule = _least_of_all if len(gauges) <= COMPARED else _least_of_three
+        return rule(gauges, costs, rng, clock, self._load.half)
 
 
-class Board:
-    """What each member costs, as of the last time that something happened there.
-
-    Costs change with time as well. Averages decay: but all by the same factor, so if that is left out, their order is
-    right for ever. What is written is ``average * exp((stamp - epoch) / tau) * (in flight + 1)``, and a cost of now has
-    to be multiplied by ``exp((now - epoch) / tau)`` to be compared. Stalls grow: so what is written may be too low, and
-    whoever finds the least corrects it before he believes it.
-
-    Written by any thread, without a lock. An epoch is good for 300 time constants, and then replaced.
-
-    Attributes:
-        costs: one for each gauge, in their order.
-        epoch: the time from which decay is counted.
-    """
-
-    __slots__ = ("_gauges", "costs", "epoch", "rate")
-
-    def __init__(self, gauges: list[_StrainGauge], rate: float, now: float) -> None:
-        self._gauges = gauges
-        self.rate = rate
-        self.costs = [0.0] * len(gauges)
-        self.renew(now)
-
-    def renew(self, now: float) -> None:
-        """Begin a new epoch."""
-        # In this order, so that who has written by the old one notices; see `_StrainGauge.write`.
-        self.epoch = now
-        for place, gauge in enumerate(self._gauges):
-            gauge.hang(self, place)
-
-    def scale(self, now: float) -> float:
-        """Return by what a cost of now is to be multiplied."""
-        age = (now - self.epoch) * self.rate
-        if age > SCALE:
-            self.renew(now)
-            return 1.0
-        return math.exp(age)
-
-
-def _least_of_all(gauges: list[_StrainGauge], board: Board, rng: random.Random, clock: Clock) -> Picker:
-    costs = board.costs
-    rate = board.rate
-    exp = math.exp
+def _least_of_all(
+    gauges: list[_StrainGauge], costs: list[float], rng: random.Random, clock: Clock, half: float
+) -> Picker:
+    log2 = math.log2
+    slack = half * log2(TOLERANCE)
     turn = itertools.cycle(range(len(gauges))).__next__
+    # Mostly one or two. When all had to be corrected, one more finds the least of them.
+    steps = range(len(gauges) + 1)
 
     def pick() -> Member:
         place = turn()
-        # Mostly one step or two. There are more than members only if other threads write all the while.
-        for _ in gauges:
-            least = min(costs)
+        for _ in steps:
+            # Quicker than `min` since Python 3.11, where comparing two numbers is no longer a call.
+            least = costs[place]
+            for cost in costs:
+                if cost < least:
+                    least = cost
             # Equals take turns.
             if costs[place] > least:
                 try:
@@ -117,46 +91,45 @@ def _least_of_all(gauges: list[_StrainGauge], board: Board, rng: random.Random, 
             running = len(gauge.leases)
             if not running:
                 break
-            # `waited` and `scale`, written out.
+            # Calls may have been waiting there since.
             now = clock()
             stall = now - gauge.since
-            age = (now - board.epoch) * rate
-            if age > SCALE:
-                board.renew(now)
-                continue
-            cost = (stall if stall > LEAST else LEAST) * exp(age) * (running + 1)
-            if cost <= least * TOLERANCE:
+            if now + half * log2((stall if stall > LEAST else LEAST) * (running + 1)) <= least + slack:
                 break
-            costs[place] = cost
+            gauge.correct(now)
         return gauges[place].member
 
     return pick
 
 
-def _least_of_three(gauges: list[_StrainGauge], board: Board, rng: random.Random, clock: Clock) -> Picker:
+def _least_of_three(
+    gauges: list[_StrainGauge], costs: list[float], rng: random.Random, clock: Clock, half: float
+) -> Picker:
+    log2 = math.log2
     # One out of each third, and so three distinct ones; which third a member is in was drawn as well.
     third = len(gauges) // 3
-    rest = len(gauges) - 2 * third
-    costs = board.costs
-    scale = board.scale
-    chance = rng.random
+    square = third * third
+    last = 2 * third
+    rest = len(gauges) - last
+    bits = rng.getrandbits
 
     def pick() -> Member:
         now = clock()
-        factor = scale(now)
         best = gauges[0]
         least = NEVER
-        for place in (int(chance() * third), third + int(chance() * third), 2 * third + int(chance() * rest)):
-            gauge = gauges[place]
+        draw = bits(BITS)
+        for place in (draw % third, third + draw // third % third, last + draw // square % rest):
             cost = costs[place]
-            running = len(gauge.leases)
-            if running:
-                # `waited`, written out.
-                stall = now - gauge.since
-                wait = (stall if stall > LEAST else LEAST) * factor * (running + 1)
-                if wait > cost:
-                    cost = wait
             if cost < least:
+                gauge = gauges[place]
+                running = len(gauge.leases)
+                if running:
+                    stall = now - gauge.since
+                    wait = now + half * log2((stall if stall > LEAST else LEAST) * (running + 1))
+                    if wait > cost:
+                        if wait >= least:
+                            continue
+                        cost = wait
                 best, least = gauge, cost
         return best.member
 
@@ -182,121 +155,144 @@ class Strain:
 
     Attributes:
         rate: ``1 / tau``.
+        half: seconds in which a lesson is forgotten to one half.
     """
 
     def __init__(self, tau: float = 3.0) -> None:
         self.rate = rate_of(tau)
+        self.half = tau * math.log(2)
 
     def gauge(self, member: Member) -> _StrainGauge:
         """Return a new gauge for the member."""
-        return _StrainGauge(member, self.rate)
+        return _StrainGauge(member, self.rate, self.half)
 
 
 class _StrainGauge:
-    """One member's strain. Whatever happens there is written on a board at once, if there is one."""
+    """One member's strain, which is written on a list of costs whenever something happens there.
 
-    __slots__ = ("_average", "_board", "_place", "_rate", "_stamp", "_streams", "leases", "member", "since")
+    Costs change with time as well. Averages decay: but all at the same rate, so what is written is the time at which
+    ``average * (in flight + 1)`` will have decayed to 1, or had. Those times stay what they are, and the least of them
+    is the least cost at any time. Stalls grow: so what is written may be too early, and whoever finds the least
+    corrects it before he believes it.
 
-    def __init__(self, member: Member, rate: float) -> None:
+    Any thread may be interrupted anywhere, and go on with what is no longer so. Therefore whoever has written looks
+    again afterwards, and writes again if anything has changed: so the last one to write has written what is so. Only
+    `started` does not look, for the end of the same call will.
+
+    Attributes:
+        since: when calls began to wait for an answer; `NEVER` if none does.
+        level: the time at which the average will have decayed to 1.
+    """
+
+    __slots__ = ("_average", "_half", "_rate", "_slot", "_stamp", "_streams", "leases", "level", "member", "since")
+
+    def __init__(self, member: Member, rate: float, half: float) -> None:
         self.member = member
         self.leases = member.leases
         self._rate = rate
-        # 0: unknown.
-        self._average = 0.0
-        self._stamp = 0.0
+        self._half = half
+        self._average = LEAST
+        self._stamp = self.level = UNKNOWN
         self.since = NEVER
         # As many as there are streams in flight: a count that threads can change without losing anything.
         self._streams: list[None] = []
-        self._board: Board | None = None
-        self._place = 0
+        # Where to write. One attribute, for the two belong together.
+        self._slot: tuple[list[float], int] = ([0.0], 0)
 
-    def hang(self, board: Board, place: int) -> None:
+    def hang(self, costs: list[float], place: int) -> None:
         """Write there from now on."""
-        self._board, self._place = board, place
+        self._slot = costs, place
         self._write()
 
     def cost(self, now: float) -> float:
         """Return what one more RPC would cost now."""
-        decayed = self._average * math.exp((self._stamp - now) * self._rate)
-        return max(decayed, self.waited(now)) * (len(self.leases) + 1)
+        return max(self._left(now), now - self.since, LEAST) * (len(self.leases) + 1)
 
-    def waited(self, now: float) -> float:
-        """Return the stall; the least that any call takes if there is none."""
-        stall = now - self.since
-        return stall if stall > LEAST else LEAST
+    def correct(self, now: float) -> None:
+        """Write down what it costs now, calls that wait included."""
+        if self.since != NEVER and len(self.leases) <= len(self._streams):
+            # All that wait are streams: one that began just when the last other call ended was taken for such a call.
+            self._settle(now)
+        costs, place = self._slot
+        while True:
+            running, since = len(self.leases), self.since
+            costs[place] = now + self._half * math.log2(self.cost(now))
+            if len(self.leases) == running and self.since == since:
+                return
 
     def started(self, now: float, timed: bool) -> None:
         """Begin to wait, unless others wait already."""
         if not timed:
             self._streams.append(None)
         elif self.since == NEVER:
-            # As if the probe had been out for long: nobody follows it.
-            if not self._average:
-                self.since = now - PROBE
-                self._write()
-                return
-            self.since = now
-        board = self._board
-        if board is not None:
-            # One more in flight than was written down.
-            running = len(self.leases)
-            board.costs[self._place] *= (running + 1) / running if running else 1.0
+            # A probe: as if it had been out for long, and nobody follows it.
+            self.since = now if self._stamp > UNKNOWN else now - PROBE
+        costs, place = self._slot
+        costs[place] = self.level + self._half * math.log2(len(self.leases) + 1)
 
     def answered(self, now: float, latency: float | None) -> None:
         """Average the latency in."""
         if latency is None:
-            self._streams.pop()
+            self._end_of_stream()
             self._write()
             return
-        # `_learn` and `_write`, written out.
-        average, rate = self._average, self._rate
-        if average:
-            latency += (average - latency) * KEEP * math.exp((self._stamp - now) * rate)
+        half, age = self._half, now - self._stamp
+        # Below 0: another thread came first with what is later.
+        latency += (self._average - latency) * KEEP * (math.exp(-age * self._rate) if age > 0 else 1.0)
         self._average = average = latency if latency > LEAST else LEAST
         self._stamp = now
+        self.level = level = now + half * math.log2(average)
+        # `_settle`, written out.
         running = len(self.leases)
         self.since = now if running > len(self._streams) else NEVER
-        board = self._board
-        if board is not None:
-            epoch = board.epoch
-            age = (now - epoch) * rate
-            board.costs[self._place] = average * math.exp(age if age < SCALE else SCALE) * (running + 1)
-            if board.epoch != epoch:
-                self._write()
+        costs, place = self._slot
+        costs[place] = level + half * math.log2(running + 1)
+        if len(self.leases) != running or self.level != level:
+            self._settle(now)
 
     def failed(self, now: float, latency: float | None) -> None:
         """Remember the failure."""
         if latency is None:
-            self._streams.pop()
+            self._end_of_stream()
             latency = 0.0
-        left = self._average * math.exp((self._stamp - now) * self._rate)
-        self._learn(now, max(left, latency, FAILURE))
+        self._average = max(self._left(now), latency, FAILURE)
+        self._stamp = now
+        self.level = now + self._half * math.log2(self._average)
+        self._settle(now)
 
     def dropped(self, now: float, latency: float | None) -> None:
         """Average the time in that the caller has waited in vain, if it was longer than usual."""
-        if latency is None or latency > self._average > 0:
+        if latency is None or (latency > self._average and self._stamp > UNKNOWN):
             self.answered(now, latency)
-            return
-        self.since = now if len(self.leases) > len(self._streams) else NEVER
-        self._write()
+        elif len(self.leases) > len(self._streams):
+            # That was no answer, so the others go on waiting as they did.
+            self._write()
+        else:
+            self._settle(now)
 
-    def _learn(self, now: float, average: float) -> None:
-        self._average = average if average > LEAST else LEAST
-        self._stamp = now
-        self.since = now if len(self.leases) > len(self._streams) else NEVER
-        self._write()
+    def _left(self, now: float) -> float:
+        """Return what is left of the average."""
+        return self._average * math.exp(min(self._stamp - now, 0.0) * self._rate)
+
+    def _end_of_stream(self) -> None:
+        del self._streams[-1:]
+
+    def _settle(self, now: float) -> None:
+        """Note that whoever waits does so from now on."""
+        while True:
+            running = len(self.leases)
+            self.since = now if running > len(self._streams) else NEVER
+            self._write()
+            if len(self.leases) == running:
+                return
 
     def _write(self) -> None:
-        board = self._board
-        if board is None:
-            return
+        """Write down the cost, stalls not included."""
+        costs, place = self._slot
         while True:
-            epoch = board.epoch
-            age = (self._stamp - epoch) * self._rate
-            # More than that only if nothing was picked for so long; the next pick begins a new epoch.
-            scaled = self._average * math.exp(age if age < SCALE else SCALE)
-            board.costs[self._place] = scaled * (len(self.leases) + 1)
-            if board.epoch == epoch:
+            running, level = len(self.leases), self.level
+            costs[place] = level + self._half * math.log2(running + 1)
+            if len(self.leases) == running and self.level == level:
                 return
 
 

@@ -4,6 +4,7 @@ A metric is apart from the rule that chooses by it. It puts a *gauge* on every m
 would cost to give the member one more RPC. Costs are compared with each other and mean nothing by themselves.
 
 No gauge takes a lock. What two threads write at once, one of them loses: a sample of many, which an average can bear.
+A thread may also come late, with a time that is past when it has its turn; then nothing has decayed yet.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class _PeakEwmaGauge:
             return
         average = self._average
         if average is not None:
-            weight = math.exp((self._stamp - now) * self._rate)
+            age = now - self._stamp
+            weight = math.exp(-age * self._rate) if age > 0 else 1.0
             if latency < average * weight:
                 latency += (average - latency) * weight
         self._average = latency
@@ -134,7 +136,9 @@ class _PeakEwmaGauge:
         average = self._average
         if average is None:
             return (PROBE if running else LEAST) * (running + 1)
-        return max(average * math.exp((self._stamp - now) * self._rate), LEAST) * (running + 1)
+        age = now - self._stamp
+        decayed = average * math.exp(-age * self._rate) if age > 0 else average
+        return max(decayed, LEAST) * (running + 1)
 
 
 class Failures:
@@ -183,7 +187,7 @@ class _FailuresGauge:
         return (len(self._leases) + 1) * (1 + self._left(now))
 
     def _left(self, now: float) -> float:
-        return self._count * math.exp((self._stamp - now) * self._rate) if self._count else 0.0
+        return self._count * math.exp(min(self._stamp - now, 0.0) * self._rate) if self._count else 0.0
 
 
 def rate_of(tau: float) -> float:
