@@ -41,6 +41,8 @@ def when_done(call: Any, callback: Callable[[], object]) -> None:
     inner = getattr(call, "_cython_call", None)
     if inner is not None:
         inner.add_done_callback(callback)
+        if _may_be_refused(getattr(call, "_metadata", ())):
+            _when_refused(call, callback)
         return
     task = getattr(call, "_interceptors_task", None)
     if task is None:
@@ -59,6 +61,42 @@ def when_done(call: Any, callback: Callable[[], object]) -> None:
             when_done(result, callback)
 
     task.add_done_callback(intercepted)
+
+
+def _may_be_refused(metadata: Any) -> bool:
+    """Return whether grpc may take exception to metadata; True for some that it will send."""
+    return not all(
+        type(key) is type(value) is str
+        and value.isascii()
+        and value.isprintable()
+        and key.isascii()
+        and key.islower()
+        and key.replace("-", "_").isidentifier()
+        for key, value in metadata
+    )
+
+
+def _when_refused(call: Any, callback: Callable[[], object]) -> None:
+    """Call `callback` if the call never begins.
+
+    What grpc will not send raises in the call's own task. The call itself then never ends, and lives as long as that
+    exception. Watching every task would be watching too many: it takes another turn of the loop for each call.
+    """
+
+    def begun(task: asyncio.Task[Any]) -> None:
+        # Not `exception()`: that would pass for somebody who cares, and asyncio would not complain of a call that
+        # nobody awaits.
+        if task.cancelled() or task._exception is not None:
+            callback()
+
+    # That of a single response, or that which comes before the first of many.
+    task = getattr(call, "_call_response", None) or getattr(call, "_preparation", None)
+    if task is None:
+        return
+    if task.done():
+        begun(task)
+    else:
+        task.add_done_callback(begun)
 
 
 def code_of(call: Any) -> grpc.StatusCode | None:

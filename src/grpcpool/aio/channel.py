@@ -235,7 +235,7 @@ class _Method:
         if member.observer is not None:
             member.observer.started(started, self.timed)
         inner = getattr(call, "_cython_call", None)
-        if inner is None:
+        if inner is None or metadata is not None:
             when_done(call, flight.ended)
         else:
             inner.add_done_callback(flight.ended)
