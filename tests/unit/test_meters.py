@@ -16,7 +16,7 @@ from grpcpool.core.guard import SILENT, Guarded
 from grpcpool.core.lease import Lease
 from grpcpool.core.member import Member
 from grpcpool.core.messages import Observed, Open, Resize
-from grpcpool.strategies import Clock, ConsistentHash, RoundRobin
+from grpcpool.strategies import Clock, ConsistentHash, PowerOfTwo, RoundRobin
 
 from .helpers import Diary, builder, in_threads
 from .world import Room
@@ -216,6 +216,48 @@ def test_our_own_meters_are_told_directly() -> None:
     strategy, (member,) = ConsistentHash(), some(1)
     builder(strategy).build((member,), ())
     assert member.observer is member.meter is not None
+
+
+class Gauge(Broken):
+    """Somebody's own, of which one method raises."""
+
+    def __init__(self, broken: str, member: Any) -> None:
+        super().__init__(broken)
+        self.member = member
+
+    def cost(self, now: float) -> float:
+        return 1.0
+
+
+class Load:
+    """A load metric of somebody's own."""
+
+    def __init__(self, broken: str) -> None:
+        self.broken = broken
+
+    def gauge(self, member: Any) -> Gauge:
+        if self.broken == "gauge":
+            raise ZeroDivisionError
+        return Gauge(self.broken, member)
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        ("gauge", "the picker raised AttributeError"),
+        ("cost", "the picker raised ZeroDivisionError"),
+        ("started", "a meter raised ZeroDivisionError, and is not told anything more"),
+        ("answered", "a meter raised ZeroDivisionError, and is not told anything more"),
+    ],
+)
+def test_somebody_elses_load_metric_that_raises_takes_no_rpc_with_it(broken: str, problem: str) -> None:
+    problems: list[str] = []
+    members = some(2)
+    generation = builder(PowerOfTwo(Load(broken)), problems).build(members, ())
+    for _ in range(20):
+        assert Lease(generation.pick(), 0.0).succeed(1.0)
+    assert set(problems) - {"meter() raised ZeroDivisionError"} == {problem}
+    assert sum(member.in_flight for member in members) == 0
 
 
 @pytest.mark.parametrize("strategy", [Plain(), RoundRobin()])

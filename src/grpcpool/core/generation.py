@@ -71,8 +71,9 @@ class GenerationBuilder:
         self._keyed = bool(getattr(strategy, "keyed", False))
         self._measure: Callable[[Member], Meter] | None = getattr(strategy, "meter", None)
         # Our own strategies hold their contract, which is tested; a guard around them would double the price of a
-        # pick. Somebody else's may be wrong, and must not take the pool down with it.
-        self._trusted = type(strategy).__module__.startswith("grpcpool.strategies.")
+        # pick. Somebody else's may be wrong, and must not take the pool down with it. The same goes for meters, which
+        # the picks of some strategies of ours read.
+        self._trusted = _is_ours(strategy)
 
     def build(
         self, ready: tuple[Member, ...], fallback: tuple[Member, ...], last_resort: Callable[[Pick], Pick] | None = None
@@ -99,7 +100,9 @@ class GenerationBuilder:
         except Exception as error:
             self._on_error(f"meter() raised {type(error).__name__}")
             member.observer = SILENT
+            self._trusted = False
         else:
+            self._trusted = self._trusted and _is_ours(member.meter)
             member.observer = member.meter if self._trusted else Guarded(member.meter, self._on_error)
 
     def _picker(self, ready: tuple[Member, ...]) -> Pick:
@@ -141,6 +144,10 @@ class GenerationBuilder:
             return instead()
 
         return pick
+
+
+def _is_ours(thing: object) -> bool:
+    return type(thing).__module__.startswith("grpcpool.strategies.")
 
 
 def _with_key(picker: Callable[[Key | None], object]) -> Callable[[], object]:
