@@ -106,11 +106,12 @@ def _least_of_three(
     gauges: list[_StrainGauge], costs: list[float], rng: random.Random, clock: Clock, half: float
 ) -> Picker:
     log2 = math.log2
-    # One out of each third, and so three distinct ones; which third a member is in was drawn as well.
-    third = len(gauges) // 3
-    square = third * third
-    last = 2 * third
-    rest = len(gauges) - last
+    # Any member, one of the half before it and one of the other half, counted round the end: three distinct ones, each
+    # as likely to be the first, which is taken if all are equal.
+    count = len(gauges)
+    near = (count - 1) // 2
+    far = count - 1 - near
+    pairs = count * near
     bits = rng.getrandbits
 
     def pick() -> Member:
@@ -118,7 +119,8 @@ def _least_of_three(
         best = gauges[0]
         least = NEVER
         draw = bits(BITS)
-        for place in (draw % third, third + draw // third % third, last + draw // square % rest):
+        first = draw % count
+        for place in (first, first - 1 - draw // count % near, first - 1 - near - draw // pairs % far):
             cost = costs[place]
             if cost < least:
                 gauge = gauges[place]
@@ -210,7 +212,7 @@ class _StrainGauge:
 
     def correct(self, now: float) -> None:
         """Write down what it costs now, calls that wait included."""
-        if self.since != NEVER and len(self.leases) <= len(self._streams):
+        if self.since != NEVER and len(self._streams) >= len(self.leases):
             # All that wait are streams: one that began just when the last other call ended was taken for such a call.
             self._settle(now)
         costs, place = self._slot
@@ -264,11 +266,11 @@ class _StrainGauge:
         """Average the time in that the caller has waited in vain, if it was longer than usual."""
         if latency is None or (latency > self._average and self._stamp > UNKNOWN):
             self.answered(now, latency)
-        elif len(self.leases) > len(self._streams):
-            # That was no answer, so the others go on waiting as they did.
-            self._write()
         else:
-            self._settle(now)
+            # That was no answer, so if others wait, they go on waiting as they did.
+            self._write()
+            if len(self._streams) >= len(self.leases):
+                self._settle(now)
 
     def _left(self, now: float) -> float:
         """Return what is left of the average."""
