@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import calls, idle, import_time, pick
+from . import calls, idle, import_time, pick, strategies
 from .report import conclude
 
 
@@ -19,6 +19,7 @@ def main() -> int:
     quick = arguments.quick
     figures = [
         *pick.measure(processes=1 if quick else 5),
+        *strategies.measure(processes=1 if quick else 4),
         *calls.measure(rounds=100 if quick else 1000),
         *idle.measure(seconds=3.0 if quick else 10.0),
         *import_time.measure(runs=5 if quick else 15),
