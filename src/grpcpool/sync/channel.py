@@ -217,11 +217,16 @@ class _Method:
         try:
             multicallable = self.inner.get(member) or self.build(member)
             result = getattr(multicallable, how)(request, *arguments)
+            now = monotonic()
+            member.answered(lease, now, now - started if self.timed else None, self.norm)
         except BaseException as error:
-            self.failed(member, lease, started, error)
+            # As in `UnaryUnary.__call__`.
+            try:
+                self.failed(member, lease, started, error)
+            finally:
+                if lease in member.leases:
+                    lease.release(monotonic())
             raise
-        now = monotonic()
-        member.answered(lease, now, now - started if self.timed else None, self.norm)
         return result
 
     def launch(self, how: str, request: Any, *arguments: Any) -> Any:
@@ -299,7 +304,12 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
             else:
                 member.answered(token, now, now - started, method.norm)
         except BaseException as error:
-            method.failed(member, token, started, error)
+            try:
+                method.failed(member, token, started, error)
+            finally:
+                # Ctrl-C can strike in there too, and an error that is not of grpc's own making may not say its code.
+                if token in member.leases:
+                    member.dropped(token, monotonic(), 0.0)
             raise
         return result
 
