@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpcpool.core.member import Member
-from grpcpool.core.norm import Norm, Norms
+from grpcpool.core.norm import REMEMBERED, Norm, Norms
 
 from .helpers import Diary, in_threads
 
@@ -66,6 +66,15 @@ def test_every_method_has_one_norm_among_many_threads(hasty: None) -> None:
     in_threads(16, lambda: found.extend(pool.of(f"/{number}") for number in range(50)))
     assert len(found) == 800
     assert len(set(map(id, found))) == 50
+
+
+def test_norms_of_methods_that_somebody_makes_up_do_not_pile_up() -> None:
+    made = Norms()
+    first = made.of("first")
+    others = [made.of(str(number)) for number in range(REMEMBERED)]
+    assert made.of(str(REMEMBERED - 1)) is others[-1]
+    assert first.learn(1.0) == 1.0, "whoever has it can use it"
+    assert made.of("first") is not first
 
 
 def test_meters_are_told_latencies_with_the_differences_between_methods_taken_out() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 __all__ = ["Norm", "Norms"]
 
 # Weight of a new sample in a method's average: slow enough that one slow member among many does not pass for a slow
 # method, quick enough that an average means something after some dozens of calls.
 SMOOTHING = 1 / 64
+# Methods to be remembered. A service has some dozens; but a proxy may be asked for anything, and names that somebody
+# makes up must not pile up.
+REMEMBERED = 1024
 
 
 class Norms:
@@ -19,8 +24,17 @@ class Norms:
         self.typical: float | None = None
 
     def of(self, method: str) -> Norm:
-        """Return the norm of a method. Safe from any thread."""
-        return self._by_method.setdefault(method, Norm(self))
+        """Return the norm of a method. Safe from any thread.
+
+        A norm that is forgotten, because so many methods came after it, goes on serving whoever has it.
+        """
+        norms = self._by_method
+        norm = norms.setdefault(method, Norm(self))
+        if len(norms) > REMEMBERED:
+            # Another thread may do the same at this moment; then the next one makes up for it.
+            with suppress(KeyError, RuntimeError):
+                del norms[next(iter(norms))]
+        return norm
 
 
 class Norm:
