@@ -46,7 +46,8 @@ LATENCY = 0.010
 CALLS = 2000
 LONGEST = 0.005
 BLOCKS = 60
-WARMUPS = 5
+# Until most of the calls with which a large pool begins have ended.
+WARMUPS = 15
 
 
 def measure(processes: int, blocks: int = BLOCKS) -> list[Figure]:
@@ -110,18 +111,19 @@ class Contender:
         for _ in range(IN_FLIGHT * size):
             member, now = self.source.generation.pick(), self.clock()
             self.running.append((member, member.begin(now, True), now))
-        chance = random.Random(1)
-        self.order = [chance.randrange(IN_FLIGHT * size) for _ in range(CALLS)]
+        self.chance = random.Random(1)
+        self.calls = CALLS
 
     def block(self) -> float:
         """Return the seconds that one call takes."""
+        # Drawn anew for each block: what is never drawn hangs.
+        order = self.chance.choices(range(len(self.running)), k=self.calls)
         started = time.perf_counter()
-        _work(self.source, self.clock, self.norm, self.running, self.order)
-        elapsed = time.perf_counter() - started
-        calls = len(self.order)
+        _work(self.source, self.clock, self.norm, self.running, order)
+        each = (time.perf_counter() - started) / len(order)
         # Fewer calls next time, if they take that long.
-        del self.order[max(20, int(LONGEST / elapsed * calls)) :]
-        return elapsed / calls
+        self.calls = min(CALLS, max(20, int(LONGEST / each)))
+        return each
 
 
 def _work(source: Source, clock: Callable[[], float], norm: Norm, running: list[Any], order: list[int]) -> None:
@@ -156,8 +158,7 @@ class Scaffold:
     def __init__(self) -> None:
         self.clock = itertools.count(1.0, LATENCY).__next__
         self.running = [(object(), number, 1.0) for number in range(IN_FLIGHT * 8)]
-        chance = random.Random(1)
-        self.order = [chance.randrange(IN_FLIGHT * 8) for _ in range(CALLS)]
+        self.order = random.Random(1).choices(range(len(self.running)), k=CALLS)
 
     def block(self) -> float:
         """Return the seconds that one round takes."""

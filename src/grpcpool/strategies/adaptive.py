@@ -106,6 +106,8 @@ def _least_of_three(
     gauges: list[_StrainGauge], costs: list[float], rng: random.Random, clock: Clock, half: float
 ) -> Picker:
     log2 = math.log2
+    slack = half * log2(TOLERANCE)
+    steps = range(3 + 1)
     # Any member, one of the half before it and one of the other half, counted round the end: three distinct ones, each
     # as likely to be the first, which is taken if all are equal.
     count = len(gauges)
@@ -115,25 +117,26 @@ def _least_of_three(
     bits = rng.getrandbits
 
     def pick() -> Member:
-        now = clock()
-        best = gauges[0]
-        least = NEVER
         draw = bits(BITS)
-        first = draw % count
-        for place in (first, first - 1 - draw // count % near, first - 1 - near - draw // pairs % far):
-            cost = costs[place]
-            if cost < least:
-                gauge = gauges[place]
-                running = len(gauge.leases)
-                if running:
-                    stall = now - gauge.since
-                    wait = now + half * log2((stall if stall > LEAST else LEAST) * (running + 1))
-                    if wait > cost:
-                        if wait >= least:
-                            continue
-                        cost = wait
-                best, least = gauge, cost
-        return best.member
+        place = draw % count
+        drawn = (place, place - 1 - draw // count % near, place - 1 - near - draw // pairs % far)
+        for _ in steps:
+            least = costs[place]
+            for other in drawn:
+                if costs[other] < least:
+                    place = other
+                    least = costs[other]
+            # The rest as above.
+            gauge = gauges[place]
+            running = len(gauge.leases)
+            if not running:
+                break
+            now = clock()
+            stall = now - gauge.since
+            if now + half * log2((stall if stall > LEAST else LEAST) * (running + 1)) <= least + slack:
+                break
+            gauge.correct(now)
+        return gauges[place].member
 
     return pick
 
