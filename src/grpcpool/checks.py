@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
 from collections.abc import Iterable
 from typing import Any, cast
@@ -20,6 +21,7 @@ __all__ = [
     "ChannelOption",
     "channel_options",
     "compression",
+    "connections",
     "count",
     "credentials",
     "endpoints",
@@ -38,12 +40,14 @@ __all__ = [
     "sequence",
     "type_of",
     "waiting",
+    "with_scaling",
 ]
 
 # A channel argument: a name, and whatever grpc takes as a value.
 ChannelOption = tuple[str, Any]
 
 LOCAL_SUBCHANNELS = "grpc.use_local_subchannel_pool"
+SERVICE_CONFIG = "grpc.service_config"
 # grpc keeps the integers among the channel arguments in a C int.
 MOST = 2**31 - 1
 LEAST = -(2**31)
@@ -199,6 +203,48 @@ def _text(field: str, value: Any, allowed: str) -> str:
         # Not chained: the error quotes what it could not encode.
         raise ConfigError(field, "text that cannot be encoded", "text that UTF-8 can hold") from None
     return cast(str, text)
+
+
+def connections(value: Any) -> None:
+    """Refuse what is no number of connections that grpc can be told."""
+    allowed = f"an integer of 1 or more, at most {MOST}, or None"
+    integer("connections_per_member", value, at_least=1, allowed=allowed)
+    require(value <= MOST, "connections_per_member", value, allowed)
+
+
+def with_scaling(options: tuple[ChannelOption, ...], most: int) -> tuple[ChannelOption, ...]:
+    """Return the options with a service config that lets a subchannel have up to `most` connections.
+
+    Raises:
+        ConfigError: there is a service config that speaks of the same already.
+    """
+    scaling = f'"connectionScaling":{{"maxConnectionsPerSubchannel":{most}}}'
+    if all(name != SERVICE_CONFIG for name, _ in options):
+        return (*options, (SERVICE_CONFIG, f"{{{scaling}}}"))
+    return tuple((name, _scaled(value, scaling) if name == SERVICE_CONFIG else value) for name, value in options)
+
+
+def _scaled(value: Any, scaling: str) -> Any:
+    """Return a service config with one more entry; as it is where it is no JSON object, for grpc to refuse."""
+    if not isinstance(value, (str, bytes)):
+        # grpc would go without a service config then, and without the connections.
+        raise ConfigTypeError("options", f"{SERVICE_CONFIG} with {type_of(value)}", "a service config is JSON text")
+    try:
+        text = value.decode() if isinstance(value, bytes) else value
+        entries = json.loads(text)
+    except (ValueError, RecursionError):
+        return value
+    if not isinstance(entries, dict):
+        return value
+    require(
+        "connectionScaling" not in entries,
+        "connections_per_member",
+        _Hidden("a number beside a service config with connectionScaling"),
+        "only one of the two can say how many connections there are",
+    )
+    # Put into the text, not written anew from what was read: so grpc sees the rest exactly as it was given.
+    merged = text.replace("{", "{" + scaling + ("," if entries else ""), 1)
+    return merged.encode() if isinstance(value, bytes) else merged
 
 
 def header(field: str, value: Any) -> None:

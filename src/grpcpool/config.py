@@ -54,6 +54,7 @@ class _Options(TypedDict, total=False):
     backoff_min: float
     backoff_max: float
     max_reconnect_attempts: int
+    connections_per_member: int | None
     telemetry_interval: float | None
     telemetry_sample_rate: int
     log_connection_errors: bool
@@ -94,9 +95,9 @@ class PoolConfig:
         interceptors: client interceptors of the room the pool is in (sync, or aio).
         name: under which `grpcpool.get_pool` finds the pool, and which its events and logs carry. Default: not
             registered, and known by its target.
-        size: members, that is TCP connections; at least 1 and at least one for each target. Default: 4, or the number
-            of targets if that is larger. More helps against a server's stream limit and spreads over backends behind a
-            balancer; it does not make small calls cheaper.
+        size: members, each with a TCP connection of its own; at least 1 and at least one for each target. Default: 4,
+            or the number of targets if that is larger. More helps against a server's stream limit and spreads over
+            backends behind a balancer; it does not make small calls cheaper.
         strategy: how a member is chosen for an RPC: ``"round_robin"`` (default), ``"random"``, ``"power_of_two"``, an
             entry point's name, or an object with a ``build`` method. A strategy object serves one pool.
         affinity_header: the name of a metadata key whose value is the RPC's affinity key, as if it were started within
@@ -115,6 +116,11 @@ class PoolConfig:
             below `backoff_min`; default 1 and 30.
         max_reconnect_attempts: after so many failed attempts in a row a member's channel is rebuilt, with fresh name
             resolution. At least 1; default 5.
+        connections_per_member: let grpc open further connections inside a member, up to this many to each address,
+            while all it has are at the server's stream limit (``connectionScaling`` in the service config). At least
+            1; default: None, what `options` say, or else one. A service config in `options` is kept, and must not
+            speak of ``connectionScaling`` too. The pool does not see these connections; members are the better tool
+            where their number is known. Needs grpcio 1.84.
         telemetry_interval: how often listeners get a `events.StatusReport`. Default 5; None: never.
         telemetry_sample_rate: listeners get an `events.Picked` for each pick (1, default), never (0), or for about one
             in N (N).
@@ -141,6 +147,7 @@ class PoolConfig:
     backoff_min: float = 1.0
     backoff_max: float = 30.0
     max_reconnect_attempts: int = 5
+    connections_per_member: int | None = None
     telemetry_interval: float | None = 5.0
     telemetry_sample_rate: int = 1
     log_connection_errors: bool = True
@@ -183,6 +190,9 @@ class PoolConfig:
         checks.seconds("backoff_min", self.backoff_min, at_least=0.1)
         checks.seconds("backoff_max", self.backoff_max, at_least=self.backoff_min)
         checks.integer("max_reconnect_attempts", self.max_reconnect_attempts, at_least=1)
+        if self.connections_per_member is not None:
+            checks.connections(self.connections_per_member)
+            self.channel_options()  # refuses what does not go with it
         checks.integer("telemetry_sample_rate", self.telemetry_sample_rate, at_least=0)
         if self.seed is not None:
             checks.integer("seed", self.seed, at_least=None)
@@ -327,6 +337,10 @@ class PoolConfig:
                 "grpc.keepalive_permit_without_calls": 1,
                 "grpc.http2.max_pings_without_data": 0,
             }
+        if self.connections_per_member is not None:
+            given = checks.with_scaling(given, self.connections_per_member)
+            # Without it grpc takes any number above 10 for 10.
+            ours["grpc.max_connections_per_subchannel_cap"] = self.connections_per_member
         names = {name for name, _ in given}
         return (*given, *((name, value) for name, value in ours.items() if name not in names))
 

@@ -56,6 +56,7 @@ class _Fields(BaseModel):
     backoff_min: float | None = None
     backoff_max: float | None = None
     max_reconnect_attempts: int | None = None
+    connections_per_member: int | None = None
     telemetry_interval: float | None = None
     telemetry_sample_rate: int | None = None
     log_connection_errors: bool | None = None

@@ -47,6 +47,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("backoff_max", 0.5, "1 or more"),
     *(("size", value, "an integer of 1 or more") for value in (0, -1, "3", 2.0, True)),
     *(("max_reconnect_attempts", value, "an integer of 1 or more") for value in (0, -1, "3", 2.0, None, True)),
+    *(("connections_per_member", value, "an integer of 1 or more") for value in (0, -1, "3", 2.0, True, 2**31)),
     *(("telemetry_sample_rate", value, "an integer of 0 or more") for value in (-1, "3", 0.5, None, False)),
     *(("seed", value, "an integer") for value in ("3", 0.5, True)),
     *(("name", value, "text") for value in ("", 5, b"pool")),

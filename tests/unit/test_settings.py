@@ -53,6 +53,7 @@ def test_the_environment_describes_a_pool(env: Any) -> None:
         PING_INTERVAL="2.5",
         BACKOFF_MIN="0.5",
         MAX_RECONNECT_ATTEMPTS="9",
+        CONNECTIONS_PER_MEMBER="3",
         TELEMETRY_SAMPLE_RATE="0",
         LOG_CONNECTION_ERRORS="off",
         SEED="7",
@@ -68,6 +69,7 @@ def test_the_environment_describes_a_pool(env: Any) -> None:
         ping_interval=2.5,
         backoff_min=0.5,
         max_reconnect_attempts=9,
+        connections_per_member=3,
         telemetry_sample_rate=0,
         log_connection_errors=False,
         seed=7,
@@ -88,6 +90,13 @@ def test_options_win_over_variables(env: Any) -> None:
     assert (made.member_count, made.listeners) == (2, (print,))
     with pytest.raises(ConfigTypeError, match="did you mean 'size'"):
         PoolConfig.from_env(sise=2)  # type: ignore[call-arg]
+
+
+def test_connections_that_the_given_service_config_speaks_of_too_are_refused_by_the_variables_name(env: Any) -> None:
+    env(TARGET="a:1", CONNECTIONS_PER_MEMBER="3")
+
+    with pytest.raises(ConfigError, match="GRPCPOOL_CONNECTIONS_PER_MEMBER"):
+        PoolConfig.from_env(options=[("grpc.service_config", '{"connectionScaling": {}}')])
 
 
 def test_variables_that_an_orchestrator_adds_do_no_harm(env: Any) -> None:
@@ -114,6 +123,7 @@ def test_variables_that_an_orchestrator_adds_do_no_harm(env: Any) -> None:
         ("PING_TIMEOUT", "soon"),
         ("BACKOFF_MIN", "0"),
         ("BACKOFF_MAX", "0.1"),
+        ("CONNECTIONS_PER_MEMBER", "0"),
         ("LOG_CONNECTION_ERRORS", "maybe"),
         ("TLS", "perhaps"),
         ("NAME", ""),
@@ -191,6 +201,12 @@ def test_a_file_describes_a_pool(toml: Any) -> None:
     assert PoolConfig.from_file(str(path), size=2).member_count == 2
 
 
+def test_a_file_may_say_how_many_connections_a_member_has(toml: Any) -> None:
+    path = toml('[grpcpool]\ntarget = "a:1"\nconnections_per_member = 3\n')
+
+    assert PoolConfig.from_file(path) == PoolConfig(target="a:1", connections_per_member=3)
+
+
 def test_the_table_may_be_nested(toml: Any) -> None:
     path = toml('[tool.billing.pool]\ntarget = "a:1"\n')
 
@@ -207,6 +223,8 @@ def test_the_table_may_be_nested(toml: Any) -> None:
         ("size = true", "size"),
         ("size = 0", "size"),
         ("size = [3]", "size"),
+        ("connections_per_member = 0", "connections_per_member"),
+        ("connections_per_member = true", "connections_per_member"),
         ("ping_interval = true", "ping_interval"),
         ("ping_interval = inf", "ping_interval"),
         ("log_connection_errors = 1", "log_connection_errors"),
