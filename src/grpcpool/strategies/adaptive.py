@@ -55,7 +55,7 @@ class Adaptive:
         gauges: list[_StrainGauge] = [member.meter for member in members]
         # In an order of its own, or all clients that start together would probe the same member first.
         rng.shuffle(gauges)
-        # What each of them costs, by their places; see `_StrainGauge.level`.
+        # What each of them costs, by their places; see `_StrainGauge`.
         costs = [0.0] * len(gauges)
         for place, gauge in enumerate(gauges):
             gauge.hang(costs, place)
@@ -186,22 +186,22 @@ class _StrainGauge:
 
     Attributes:
         since: when calls began to wait for an answer; `NEVER` if none does.
-        level: the time at which the average will have decayed to 1.
     """
 
-    __slots__ = ("_average", "_half", "_rate", "_slot", "_stamp", "_streams", "leases", "level", "member", "since")
+    __slots__ = ("_half", "_lesson", "_rate", "_slot", "_streams", "leases", "member", "since")
 
     def __init__(self, member: Member, rate: float, half: float) -> None:
         self.member = member
         self.leases = member.leases
         self._rate = rate
         self._half = half
-        self._average = LEAST
-        self._stamp = self.level = UNKNOWN
+        # The average, the time it is from, and the time at which it will have decayed to 1. In one attribute, like all
+        # that belongs together: no thread sees one of them without the others.
+        self._lesson = (LEAST, UNKNOWN, UNKNOWN)
         self.since = NEVER
         # As many as there are streams in flight: a count that threads can change without losing anything.
         self._streams: list[None] = []
-        # Where to write. One attribute, for the two belong together.
+        # Where to write.
         self._slot: tuple[list[float], int] = ([0.0], 0)
 
     def hang(self, costs: list[float], place: int) -> None:
@@ -231,9 +231,9 @@ class _StrainGauge:
             self._streams.append(None)
         elif self.since == NEVER:
             # A probe: as if it had been out for long, and nobody follows it.
-            self.since = now if self._stamp > UNKNOWN else now - PROBE
+            self.since = now if self._lesson[1] > UNKNOWN else now - PROBE
         costs, place = self._slot
-        costs[place] = self.level + self._half * math.log2(len(self.leases) + 1)
+        costs[place] = self._lesson[2] + self._half * math.log2(len(self.leases) + 1)
 
     def answered(self, now: float, latency: float | None) -> None:
         """Average the latency in."""
@@ -241,18 +241,19 @@ class _StrainGauge:
             self._end_of_stream()
             self._write()
             return
-        half, age = self._half, now - self._stamp
+        average, stamp, _ = self._lesson
+        half, age = self._half, now - stamp
         # Below 0: another thread came first with what is later.
-        latency += (self._average - latency) * KEEP * (math.exp(-age * self._rate) if age > 0 else 1.0)
-        self._average = average = latency if latency > LEAST else LEAST
-        self._stamp = now
-        self.level = level = now + half * math.log2(average)
+        latency += (average - latency) * KEEP * (math.exp(-age * self._rate) if age > 0 else 1.0)
+        average = latency if latency > LEAST else LEAST
+        level = now + half * math.log2(average)
+        self._lesson = lesson = average, now, level
         # `_settle`, written out.
         running = len(self.leases)
         self.since = now if running > len(self._streams) else NEVER
         costs, place = self._slot
         costs[place] = level + half * math.log2(running + 1)
-        if len(self.leases) != running or self.level != level:
+        if len(self.leases) != running or self._lesson is not lesson:
             self._settle(now)
 
     def failed(self, now: float, latency: float | None) -> None:
@@ -260,14 +261,14 @@ class _StrainGauge:
         if latency is None:
             self._end_of_stream()
             latency = 0.0
-        self._average = max(self._left(now), latency, FAILURE)
-        self._stamp = now
-        self.level = now + self._half * math.log2(self._average)
+        average = max(self._left(now), latency, FAILURE)
+        self._lesson = average, now, now + self._half * math.log2(average)
         self._settle(now)
 
     def dropped(self, now: float, latency: float | None) -> None:
         """Average the time in that the caller has waited in vain, if it was longer than usual."""
-        if latency is None or (latency > self._average and self._stamp > UNKNOWN):
+        average, stamp, _ = self._lesson
+        if latency is None or (latency > average and stamp > UNKNOWN):
             self.answered(now, latency)
         else:
             # That was no answer, so if others wait, they go on waiting as they did.
@@ -277,7 +278,8 @@ class _StrainGauge:
 
     def _left(self, now: float) -> float:
         """Return what is left of the average."""
-        return self._average * math.exp(min(self._stamp - now, 0.0) * self._rate)
+        average, stamp, _ = self._lesson
+        return average * math.exp(min(stamp - now, 0.0) * self._rate)
 
     def _end_of_stream(self) -> None:
         del self._streams[-1:]
@@ -295,9 +297,9 @@ class _StrainGauge:
         """Write down the cost, stalls not included."""
         costs, place = self._slot
         while True:
-            running, level = len(self.leases), self.level
-            costs[place] = level + self._half * math.log2(running + 1)
-            if len(self.leases) == running and self.level == level:
+            running, lesson = len(self.leases), self._lesson
+            costs[place] = lesson[2] + self._half * math.log2(running + 1)
+            if len(self.leases) == running and self._lesson is lesson:
                 return
 
 
