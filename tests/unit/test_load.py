@@ -90,7 +90,7 @@ def test_long_silence_is_no_trouble(load: Load) -> None:
         assert gauged.cost(now) in (0.25, 1.0)
 
 
-@pytest.mark.parametrize("tau", [0, -1, math.inf, math.nan])
+@pytest.mark.parametrize("tau", [0, -1, 5e-324, math.inf, math.nan])
 @pytest.mark.parametrize("kind", [PeakEwma, Failures, Strain])
 def test_a_time_constant_that_is_none_is_refused(kind: Any, tau: float) -> None:
     with pytest.raises(ValueError, match="tau must be a time in seconds above 0, not"):

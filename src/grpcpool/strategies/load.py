@@ -192,6 +192,7 @@ class _FailuresGauge:
 
 def rate_of(tau: float) -> float:
     """Return the inverse of a time constant, which must be one."""
-    if not 0 < tau < math.inf:
+    # The second half: of the smallest numbers there are, the inverse is infinite.
+    if not 0 < tau < math.inf or (rate := 1 / tau) == math.inf:
         raise ValueError(f"tau must be a time in seconds above 0, not {tau!r}")
-    return 1 / tau
+    return rate
