@@ -98,8 +98,9 @@ class PoolConfig:
         size: members, each with a TCP connection of its own; at least 1 and at least one for each target. Default: 4,
             or the number of targets if that is larger. More helps against a server's stream limit and spreads over
             backends behind a balancer; it does not make small calls cheaper.
-        strategy: how a member is chosen for an RPC: ``"round_robin"`` (default), ``"random"``, ``"power_of_two"``, an
-            entry point's name, or an object with a ``build`` method. A strategy object serves one pool.
+        strategy: how a member is chosen for an RPC: a name (``"round_robin"``, the default; ``"adaptive"`` and others,
+            see `strategies.available`; an entry point's), or an object with a ``build`` method. A strategy object
+            serves one pool.
         affinity_header: the name of a metadata key whose value is the RPC's affinity key, as if it were started within
             `grpcpool.affinity`, over which it wins. As gRPC has it: lower case, digits, and ``-_.``. Default: None, no
             such key. Only for strategies that route by key, such as ``"consistent_hash"``; others refuse it.
