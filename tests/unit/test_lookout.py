@@ -16,6 +16,22 @@ from grpcpool.core.messages import Explained, Open
 from .world import Room
 
 
+def test_the_lookout_knows_whether_anybody_needs_the_members() -> None:
+    room = Room()
+    room.tell(Open())
+    lookout = Lookout(room.engine, room.clock, idle="idle", translate=Connectivity)
+    for member in room.connect_all():
+        lookout.add(member, lambda connect: "ready")
+    assert not lookout.in_use()
+    room.engine.acquire(True).release(0.0)
+    assert lookout.in_use(), "an RPC has come and gone since"
+    assert not lookout.in_use()
+    lease = room.engine.acquire(True)
+    assert [lookout.in_use() for _ in range(3)] == [True, True, True], "one is in flight"
+    lease.release(0.0)
+    assert not lookout.in_use()
+
+
 def test_the_lookout_passes_on_what_is_new_and_nothing_else() -> None:
     room = Room()
     room.tell(Open())

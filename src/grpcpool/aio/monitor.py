@@ -16,6 +16,8 @@ __all__ = ["SLOW", "Monitor"]
 SLOW = 0.05
 # The same for a large pool.
 SLOWEST = 0.095
+# And for a large pool through which no RPC goes: nobody is waiting to hear of it.
+UNUSED = 0.25
 
 
 class Monitor:
@@ -43,9 +45,9 @@ class Monitor:
         self._handle: asyncio.Handle | None = None
         self._soon = False
 
-    def watch_over(self, members: int) -> None:
-        """Suit the pace to the number of members."""
-        self._pace.suit(members, least=SLOW, most=SLOWEST)
+    def watch_over(self, members: int, in_use: bool) -> None:
+        """Suit the pace to the number of members, and to whether anybody needs them."""
+        self._pace.suit(members, least=SLOW, most=SLOWEST if in_use else UNUSED)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to look, on this loop; harmless if it has begun."""

@@ -242,7 +242,7 @@ class AioRoom:
 
     def _look(self) -> tuple[bool, float | None]:
         """See what has become of every connection, and act on it."""
-        self._monitor.watch_over(len(self._lookout))
+        self._monitor.watch_over(len(self._lookout), self._lookout.in_use())
         seen = self._lookout.look()
         self.engine.pump()
         return seen

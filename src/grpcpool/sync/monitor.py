@@ -16,6 +16,8 @@ __all__ = ["SLOW", "Monitor"]
 SLOW = 0.1
 # The same for a large pool: as often as `subscribe` would look.
 SLOWEST = 0.2
+# And for a large pool through which no RPC goes: nobody is waiting to hear of it.
+UNUSED = 0.25
 
 
 class Monitor:
@@ -44,9 +46,9 @@ class Monitor:
         self._thread: threading.Thread | None = None
         self._pace = Pace(SLOW)
 
-    def watch_over(self, members: int) -> None:
-        """Suit the pace to the number of members."""
-        self._pace.suit(members, least=SLOW, most=SLOWEST)
+    def watch_over(self, members: int, in_use: bool) -> None:
+        """Suit the pace to the number of members, and to whether anybody needs them."""
+        self._pace.suit(members, least=SLOW, most=SLOWEST if in_use else UNUSED)
 
     def start(self) -> None:
         """Start the thread. It is a daemon: nobody has to close a pool to let the interpreter exit."""

@@ -207,7 +207,7 @@ class SyncRoom:
 
     def _look(self) -> tuple[bool, float | None]:
         """See what has become of every connection, and act on it. In the monitor's thread."""
-        self._monitor.watch_over(len(self._lookout))
+        self._monitor.watch_over(len(self._lookout), self._lookout.in_use())
         seen = self._lookout.look()
         self.pump()
         return seen
