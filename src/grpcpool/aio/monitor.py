@@ -16,7 +16,7 @@ __all__ = ["SLOW", "Monitor"]
 SLOW = 0.05
 # The same for a large pool.
 SLOWEST = 0.095
-# And for a large pool through which no RPC goes: nobody is waiting to hear of it.
+# And for a large pool in which no RPC is in flight: nobody is waiting to hear of it.
 UNUSED = 0.25
 
 

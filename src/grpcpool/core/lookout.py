@@ -74,7 +74,6 @@ class Lookout:
         self._seen: tuple[_Watch, ...] = ()
         self._states: list[Any] | None = None
         self._nudged = clock()
-        self._picks = 0
         # Members to be glanced at, and the right to look: whoever gets a token in first has it, as in `Driver`.
         self._suspects: deque[Member] = deque()
         self._turn: dict[str, object] = {}
@@ -101,10 +100,9 @@ class Lookout:
         self._watches[member].check(True)
 
     def in_use(self) -> bool:
-        """Say whether any RPC is in flight, or has begun since this was last asked."""
+        """Say whether any RPC is in flight."""
         watches, _ = self._order
-        before, self._picks = self._picks, sum(watch.member.picks for watch in watches)
-        return before != self._picks or any(watch.member.leases for watch in watches)
+        return any(watch.member.leases for watch in watches)
 
     def look(self) -> tuple[bool, float | None]:
         """Look at every member and at the clock, and leave messages for what is new.
