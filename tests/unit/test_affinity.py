@@ -100,11 +100,18 @@ def test_a_block_that_ends_in_another_context_does_no_harm() -> None:
 # --- tasks and threads
 
 
+async def others() -> None:
+    """Let whatever is ready on the loop run first."""
+    turn = asyncio.Event()
+    asyncio.get_running_loop().call_soon(turn.set)
+    await turn.wait()
+
+
 def test_tasks_inherit_it_and_keep_it_to_themselves() -> None:
     async def child(key: str) -> tuple[Key | None, Key | None]:
         inherited = current_key()
         with affinity(key):
-            await asyncio.sleep(0)
+            await others()
             return inherited, current_key()
 
     async def parent() -> None:
@@ -206,7 +213,7 @@ def test_a_coroutine_function_runs_under_it_to_its_end() -> None:
     @affinity("mine")
     async def work() -> tuple[Key | None, Key | None]:
         before = current_key()
-        await asyncio.sleep(0)
+        await others()
         return before, current_key()
 
     async def main() -> None:
