@@ -1,16 +1,19 @@
-"""What several files of tests use: threads that start together, meters and listeners that keep what they are told."""
+"""What several files of tests use: threads that start together; meters, strategies and listeners that keep notes."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
 import pytest
 
 from grpcpool import events
 from grpcpool.core.generation import GenerationBuilder
+from grpcpool.keys import Key
+from grpcpool.strategies import Clock
 from grpcpool.testing import ECHO, FakeClock
 
 UNARY = f"{ECHO}Unary"
@@ -75,6 +78,22 @@ class Diary:
 
     def kinds(self) -> list[str]:
         return [kind for kind, *_ in self.told]
+
+
+class Keyed:
+    """A strategy that routes by key: by none, in fact, but it notes them."""
+
+    keyed = True
+
+    def __init__(self) -> None:
+        self.keys: list[Key | None] = []
+
+    def build(self, members: Sequence[Any], *, rng: random.Random, clock: Clock) -> Any:
+        def pick(key: Key | None) -> Any:
+            self.keys.append(key)
+            return members[0]
+
+        return pick
 
 
 class Recorder:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from grpcpool import affinity
 from grpcpool.core.member import Member
-from grpcpool.keys import Key
-from grpcpool.strategies import Clock, RoundRobin
+from grpcpool.strategies import RoundRobin
 
-from .helpers import builder
+from .helpers import Keyed, builder
 
 
 class Custom:
@@ -84,22 +82,6 @@ def test_without_a_connected_member_rpcs_take_turns_on_the_others_and_others_are
 
 
 # --- keys
-
-
-class Keyed:
-    """A strategy of somebody's own that routes by key."""
-
-    keyed = True
-
-    def __init__(self) -> None:
-        self.keys: list[Key | None] = []
-
-    def build(self, members: Sequence[Any], *, rng: random.Random, clock: Clock) -> Any:
-        def pick(key: Key | None) -> Any:
-            self.keys.append(key)
-            return members[0]
-
-        return pick
 
 
 def test_pickers_that_route_by_key_are_given_the_key_in_force() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,43 +10,27 @@ from grpcpool import affinity
 from grpcpool.core.affinity import KeyedSource, announced
 from grpcpool.core.messages import Open
 from grpcpool.keys import Key
-from grpcpool.strategies import Clock
 
+from .helpers import Keyed
 from .world import Room
 
 HEADER = "x-user"
 
 
-class Noting:
-    """A strategy that routes by key: by none, in fact, but it notes them."""
-
-    keyed = True
-
-    def __init__(self) -> None:
-        self.keys: list[Key | None] = []
-
-    def build(self, members: Sequence[Any], *, rng: random.Random, clock: Clock) -> Any:
-        def pick(key: Key | None) -> Any:
-            self.keys.append(key)
-            return members[0]
-
-        return pick
+@pytest.fixture
+def strategy() -> Keyed:
+    return Keyed()
 
 
 @pytest.fixture
-def strategy() -> Noting:
-    return Noting()
-
-
-@pytest.fixture
-def source(strategy: Noting) -> KeyedSource:
+def source(strategy: Keyed) -> KeyedSource:
     room = Room(strategy=strategy)
     room.tell(Open())
     room.connect_all()
     return KeyedSource(room.engine)
 
 
-def test_leases_and_picks_are_made_under_the_key(source: KeyedSource, strategy: Noting) -> None:
+def test_leases_and_picks_are_made_under_the_key(source: KeyedSource, strategy: Keyed) -> None:
     with announced(HEADER, [("other", "x"), (HEADER, "mine"), (HEADER, "second")]):
         lease = source.acquire(True)
         assert source.generation.pick() is lease.member
@@ -67,7 +49,7 @@ def test_leases_and_picks_are_made_under_the_key(source: KeyedSource, strategy: 
     ],
 )
 def test_a_key_is_found_in_whatever_grpc_is_given(
-    source: KeyedSource, strategy: Noting, metadata: Any, key: Key
+    source: KeyedSource, strategy: Keyed, metadata: Any, key: Key
 ) -> None:
     with affinity("outer"), announced(HEADER, metadata):
         source.acquire(True)
@@ -75,7 +57,7 @@ def test_a_key_is_found_in_whatever_grpc_is_given(
 
 
 @pytest.mark.parametrize("value", ["", b"", None, 42, "\ud800"], ids=ascii)
-def test_what_is_no_key_counts_as_none(source: KeyedSource, strategy: Noting, value: Any) -> None:
+def test_what_is_no_key_counts_as_none(source: KeyedSource, strategy: Keyed, value: Any) -> None:
     with affinity("outer"), announced(HEADER, [(HEADER, value), (HEADER, "second")]):
         source.acquire(True)
     assert strategy.keys == ["outer"]

@@ -8,7 +8,6 @@ from itertools import count
 from typing import NoReturn
 
 from ..core.generation import GenerationBuilder
-from ..core.lease import Lease
 from ..core.member import Member
 from ..strategies.base import Clock, Strategy
 from .scenario import Backends
@@ -67,11 +66,6 @@ class Client:
         member = Member(next(self._ids), f"backend-{number}", weight=self._groups[number].weight, born=self._clock())
         member.channel = number
         return member
-
-
-def start(member: Member, now: float) -> Lease:
-    """Begin a call on the member."""
-    return Lease(member, now)
 
 
 def _by_id(member: Member) -> int:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
+from ..core.lease import Lease
 from ..keys import affinity
 from ..strategies.base import Strategy
-from .client import Client, start
+from .client import Client
 from .figures import Figures, latency_of, peak_share
 from .membership import changes
 from .scenario import Scenario
@@ -103,7 +104,7 @@ def run(scenario: Scenario, make: Callable[[], Strategy], seed: int) -> Figures:
                 member = client.pick()
         else:
             member = client.pick()
-        lease = start(member, now)
+        lease = Lease(member, now)
         backend = member.channel
         server = servers[backend]
         picks[int(now)][backend] += 1
