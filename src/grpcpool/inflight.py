@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Hashable
 from time import monotonic
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from .core.member import Member
 from .core.norm import Norm
 from .outcome import OK, UNAVAILABLE, settle
 
-__all__ = ["InFlight", "Method"]
+__all__ = ["InFlight", "Method", "finish"]
 
 
 class Method(Protocol):
@@ -33,6 +34,19 @@ class Method(Protocol):
     def suspect(self, member: Member, /) -> object:
         """Have a look taken at a member on which an RPC ended UNAVAILABLE."""
         ...
+
+
+def finish(method: Method, member: Member, token: Hashable, started: float, code: grpc.StatusCode | None) -> None:
+    """Take down that an RPC ended with this status, or without any, and have its member looked at if that seems gone.
+
+    Arguments:
+        token: what `Member.begin` returned.
+        started: when it did.
+    """
+    now = monotonic()
+    settle(member, token, code, now, now - started if method.timed else None, method.norm)
+    if code is UNAVAILABLE:
+        method.suspect(member)
 
 
 class InFlight(weakref.ref):  # type: ignore[type-arg]
@@ -62,18 +76,15 @@ class InFlight(weakref.ref):  # type: ignore[type-arg]
 
     def ended(self) -> None:
         """Take down how the call ended. Safe from any thread; only the first time counts."""
-        now = monotonic()
         method, member, call = self.method, self.member, self()
-        latency = now - self.started if method.timed else None
         # Dead: its caller has dropped it.
         code = None if call is None else method.code_of(call)
         if code is OK:
-            # What `settle` does, for what happens most.
-            member.answered(self, now, latency, method.norm)
-            return
-        settle(member, self, code, now, latency, method.norm)
-        if code is UNAVAILABLE:
-            method.suspect(member)
+            # What `finish` does, for what happens most.
+            now = monotonic()
+            member.answered(self, now, now - self.started if method.timed else None, method.norm)
+        else:
+            finish(method, member, self, self.started, code)
 
     def abandoned(self) -> None:
         """Take down that the call object is gone. Called by the garbage collector, in the middle of anything."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,8 +15,8 @@ from ..core.lease import Lease
 from ..core.member import SMOOTHING, Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
-from ..inflight import InFlight
-from ..outcome import code_of, settle
+from ..inflight import InFlight, finish
+from ..outcome import code_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -203,13 +203,6 @@ class _Method:
         """Have a look taken at a member on which an RPC ended UNAVAILABLE."""
         self._suspect(member)
 
-    def failed(self, member: Member, token: Hashable, started: float, error: BaseException) -> None:
-        """Take down that a blocking RPC raised."""
-        code, now = code_of(error), monotonic()
-        settle(member, token, code, now, now - started if self.timed else None, self.norm)
-        if code is grpc.StatusCode.UNAVAILABLE:
-            self.suspect(member)
-
     def block(self, how: str, request: Any, *arguments: Any) -> Any:
         """Run a blocking RPC by the multicallable's method `how`, and return its result."""
         lease = self.source.acquire(self.timed)
@@ -222,7 +215,7 @@ class _Method:
         except BaseException as error:
             # As in `UnaryUnary.__call__`.
             try:
-                self.failed(member, lease, started, error)
+                finish(self, member, lease, started, code_of(error))
             finally:
                 if lease in member.leases:
                     lease.release(monotonic())
@@ -305,7 +298,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
                 member.answered(token, now, now - started, method.norm)
         except BaseException as error:
             try:
-                method.failed(member, token, started, error)
+                finish(method, member, token, started, code_of(error))
             finally:
                 # Ctrl-C can strike in there too, and an error that is not of grpc's own making may not say its code.
                 if token in member.leases:
