@@ -110,7 +110,8 @@ def test_a_status_is_the_members_fault_or_the_applications_answer_or_the_callers
     code: grpc.StatusCode | None,
 ) -> None:
     word, failures = OUTCOMES[code]
-    member, diary, norm = Member(0, "a"), Diary(), Norms().of("/a")
+    member, diary, norms = Member(0, "a"), Diary(), Norms()
+    norm, _ = norms.of("/a"), norms.of("/b")
     member.observer = diary
     token = member.begin(0.0, True)
     settle(member, token, code, 2.0, 1.5, norm)

@@ -92,7 +92,8 @@ def test_meters_are_told_latencies_with_the_differences_between_methods_taken_ou
 
 
 def test_norms_learn_from_answers_only() -> None:
-    norm = Norms().of("/a")
+    pool = Norms()
+    norm, _ = pool.of("/a"), pool.of("/b")
     member = Member(0, "a")
     member.observer = diary = Diary()
     for end in (member.failed, member.dropped):
@@ -103,3 +104,13 @@ def test_norms_learn_from_answers_only() -> None:
     assert [latency for kind, _, latency in diary.told if kind != "started"] == [1.0, 1.0, None, None, None]
     assert member.answered(member.begin(0.0, True), 1.0, 1.0, norm)
     assert norm.usual == 1.0
+
+
+def test_nothing_need_be_learnt_while_there_is_one_method() -> None:
+    pool = Norms()
+    first = pool.of("/a")
+    assert first.alone
+    assert pool.of("/a").alone
+    second = pool.of("/b")
+    assert not first.alone
+    assert not second.alone

@@ -133,7 +133,7 @@ class Member:
             # Two threads that do this at once may lose one of the two samples. An average can bear that.
             average = self.latency
             self.latency = latency if average is None else average + (latency - average) * SMOOTHING
-            if observer is not None and norm is not None:
+            if observer is not None and norm is not None and not norm.alone:
                 latency = norm.learn(latency)
         if observer is not None:
             observer.answered(now, latency)

@@ -30,6 +30,9 @@ class Norms:
         """
         norms = self._by_method
         norm = norms.setdefault(method, Norm(self))
+        if norm.alone and len(norms) > 1:
+            for each in tuple(norms.values()):
+                each.alone = False
         if len(norms) > REMEMBERED:
             # Another thread may do the same at this moment; then the next one makes up for it.
             with suppress(KeyError, RuntimeError):
@@ -45,13 +48,18 @@ class Norm:
     latency where all calls are of one method.
 
     Safe from any thread, without a lock: two at once may lose a sample.
+
+    Attributes:
+        usual: what a call of the method takes, in seconds; None before the first.
+        alone: there is no other method, so that latencies are comparable as they are and nothing need be learnt.
     """
 
-    __slots__ = ("_all", "usual")
+    __slots__ = ("_all", "alone", "usual")
 
     def __init__(self, norms: Norms) -> None:
         self._all = norms
         self.usual: float | None = None
+        self.alone = True
 
     def learn(self, latency: float) -> float:
         """Take in that a call took `latency` seconds, and return what it would have taken if it were a usual one."""

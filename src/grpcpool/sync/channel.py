@@ -287,15 +287,15 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
             call = method.inner.get(member) or method.build(member)
             result = call(request, timeout, metadata, credentials, wait_for_ready, compression)
             now = monotonic()
-            if observer is None:
-                member.leases.remove(token)
-                # Another thread may have set it meanwhile.
-                if member.retired:
-                    member.rest()  # type: ignore[unreachable]
-                latency, average = now - started, member.latency
-                member.latency = latency if average is None else average + (latency - average) * SMOOTHING
-            else:
-                member.answered(token, now, now - started, method.norm)
+            member.leases.remove(token)
+            # Another thread may have set it meanwhile.
+            if member.retired:
+                member.rest()  # type: ignore[unreachable]
+            latency, average = now - started, member.latency
+            member.latency = latency if average is None else average + (latency - average) * SMOOTHING
+            if observer is not None:
+                norm = method.norm
+                observer.answered(now, latency if norm.alone else norm.learn(latency))
         except BaseException as error:
             try:
                 finish(method, member, token, started, code_of(error))
