@@ -35,6 +35,9 @@ if _TYPE_CHECKING:
         PoolError as PoolError,
     )
     from .errors import (
+        PoolFull as PoolFull,
+    )
+    from .errors import (
         PoolTimeout as PoolTimeout,
     )
     from .errors import (
@@ -93,6 +96,7 @@ __all__ = [
     "ConfigTypeError",
     "NotConnected",
     "PoolTimeout",
+    "PoolFull",
     "PoolClosed",
     "ScalingError",
     "UnknownPool",
@@ -115,6 +119,7 @@ _HOMES = {
         "ConfigTypeError",
         "NotConnected",
         "PoolTimeout",
+        "PoolFull",
         "PoolClosed",
         "ScalingError",
         "UnknownPool",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from typing import cast
@@ -30,6 +31,8 @@ def assemble(config: PoolConfig, room: Room) -> Engine:
         name=config.label,
         endpoints=config.endpoints,
         size=config.member_count,
+        cap=math.inf if config.max_concurrent_streams is None else config.max_concurrent_streams,
+        max_waiting=config.max_waiting,
         backoff_min=config.backoff_min,
         backoff_max=config.backoff_max,
         max_reconnect_attempts=config.max_reconnect_attempts,

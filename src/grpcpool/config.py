@@ -54,6 +54,9 @@ class _Options(TypedDict, total=False):
     backoff_min: float
     backoff_max: float
     max_reconnect_attempts: int
+    max_concurrent_streams: int | None
+    max_waiting: int
+    acquire_timeout: float | None
     connections_per_member: int | None
     telemetry_interval: float | None
     telemetry_sample_rate: int
@@ -117,6 +120,13 @@ class PoolConfig:
             below `backoff_min`; default 1 and 30.
         max_reconnect_attempts: after so many failed attempts in a row a member's channel is rebuilt, with fresh name
             resolution. At least 1; default 5.
+        max_concurrent_streams: RPCs that may be in flight at once on one member; further ones wait in line, first come,
+            first served, and none is refused by the server. At least 1; default: None, no limit. Set it somewhat below
+            the server's own limit (about nine tenths: the server's count goes down a moment after ours). A stream
+            counts until it ends.
+        max_waiting: RPCs that may wait in line; more are refused at once with a `PoolFull`. 0 or more; default 1000.
+        acquire_timeout: how long an RPC may wait in line before it ends in a `PoolTimeout`. 0 or more; default: None,
+            until its own deadline, or 30 if it has none. What it has waited is taken off its deadline.
         connections_per_member: let grpc open further connections inside a member, up to this many to each address,
             while all it has are at the server's stream limit (``connectionScaling`` in the service config). At least
             1; default: None, what `options` say, or else one. A service config in `options` is kept, and must not
@@ -148,6 +158,9 @@ class PoolConfig:
     backoff_min: float = 1.0
     backoff_max: float = 30.0
     max_reconnect_attempts: int = 5
+    max_concurrent_streams: int | None = None
+    max_waiting: int = 1000
+    acquire_timeout: float | None = None
     connections_per_member: int | None = None
     telemetry_interval: float | None = 5.0
     telemetry_sample_rate: int = 1
@@ -191,6 +204,10 @@ class PoolConfig:
         checks.seconds("backoff_min", self.backoff_min, at_least=0.1)
         checks.seconds("backoff_max", self.backoff_max, at_least=self.backoff_min)
         checks.integer("max_reconnect_attempts", self.max_reconnect_attempts, at_least=1)
+        if self.max_concurrent_streams is not None:
+            checks.integer("max_concurrent_streams", self.max_concurrent_streams, at_least=1)
+        checks.integer("max_waiting", self.max_waiting, at_least=0)
+        checks.waiting("acquire_timeout", self.acquire_timeout, optional=True)
         if self.connections_per_member is not None:
             checks.connections(self.connections_per_member)
             self.channel_options()  # refuses what does not go with it

@@ -14,6 +14,7 @@ __all__ = [
     "NotConnected",
     "PoolClosed",
     "PoolError",
+    "PoolFull",
     "PoolTimeout",
     "ScalingError",
     "UnknownPool",
@@ -52,7 +53,11 @@ class NotConnected(PoolError):
 
 
 class PoolTimeout(PoolError, TimeoutError):
-    """The pool did not get ready in time; the message carries its state and the last connection error."""
+    """The pool did not get ready in time, or had no room for an RPC in time; the message carries its state."""
+
+
+class PoolFull(PoolError):
+    """Every member has as many RPCs in flight as it may, and as many more wait as may; the RPC was not sent."""
 
 
 class PoolClosed(PoolError, ValueError):

@@ -56,6 +56,9 @@ class _Fields(BaseModel):
     backoff_min: float | None = None
     backoff_max: float | None = None
     max_reconnect_attempts: int | None = None
+    max_concurrent_streams: int | None = None
+    max_waiting: int | None = None
+    acquire_timeout: float | None = None
     connections_per_member: int | None = None
     telemetry_interval: float | None = None
     telemetry_sample_rate: int | None = None

@@ -51,12 +51,12 @@ class Pool:
         return self.generation.pick()
 
     def start(self, timed: bool = True) -> Lease:
-        return Lease(self.pick(), self.clock(), timed)
+        return Lease.on(self.pick(), self.clock(), timed)
 
     def teach(self, latency: float = 0.01, members: Iterable[Member] = ()) -> None:
         """Let each member answer after so many seconds."""
         for member in members or self.members:
-            Lease(member, self.clock() - latency).succeed(self.clock())
+            Lease.on(member, self.clock() - latency).succeed(self.clock())
 
     def run(self, seconds: float, latency: Callable[[Member], float | None], every: float = 0.001) -> Counter[Member]:
         """Start calls at this interval, which end after `latency`, negative if they fail, None if they never do."""
@@ -96,7 +96,7 @@ class Gauged:
         self.member.meter = self.member.observer = self.gauge
 
     def start(self, now: float, timed: bool = True) -> Lease:
-        return Lease(self.member, now, timed)
+        return Lease.on(self.member, now, timed)
 
     def answer(self, now: float, latency: float) -> None:
         self.start(now - latency).succeed(now)
@@ -312,7 +312,7 @@ def test_a_cold_member_gets_one_probe(size: int) -> None:
     pool.connect(warm)
     pool.teach(members=warm)
     for member in warm:
-        Lease(member, pool.clock())
+        Lease.on(member, pool.clock())
     pool.connect(pool.members)
     probes = [lease for lease in (pool.start() for _ in range(10 * size)) if lease.member is cold]
     assert len(probes) == 1
@@ -328,7 +328,7 @@ def test_of_members_that_all_hang_the_one_that_does_so_for_the_shortest_time_is_
             pool.teach()
             for index in order:
                 pool.clock.advance(1.0)
-                Lease(pool.members[index], pool.clock())
+                Lease.on(pool.members[index], pool.clock())
             pool.clock.advance(1.0)
             assert pool.pick().id == order[-1]
 
@@ -369,8 +369,8 @@ def test_an_end_long_after_the_last_pick(size: int, pause: float) -> None:
 
 def test_a_thread_that_comes_late_raises_nothing() -> None:
     pool = Pool(2)
-    late = [Lease(pool.members[0], 0.0) for _ in range(3)]
-    Lease(pool.members[0], 1e5).succeed(1e5)
+    late = [Lease.on(pool.members[0], 0.0) for _ in range(3)]
+    Lease.on(pool.members[0], 1e5).succeed(1e5)
     late[0].succeed(0.1)
     late[1].fail(0.1)
     late[2].release(10.0)
@@ -426,9 +426,9 @@ def test_of_many_those_that_stall_are_compared_by_their_stalls() -> None:
     pool.teach()
     *hung, younger, free = pool.members
     for member in hung:
-        Lease(member, 0.0)
+        Lease.on(member, 0.0)
     pool.clock.advance(5.0)
-    Lease(younger, 5.0)
+    Lease.on(younger, 5.0)
     pool.clock.advance(1.0)
     pool.teach(members=[free])
     picks = Counter(pool.pick() for _ in range(MANY * 100))
@@ -551,7 +551,7 @@ def test_threads_lose_nothing(size: int) -> None:
             member = generation.pick()
             assert member in generation.members
             counts[member] += 1
-            running.append(Lease(member, clock(), chance.random() < 0.8))
+            running.append(Lease.on(member, clock(), chance.random() < 0.8))
             if chance.random() < 0.7:
                 chance.choice([Lease.succeed, Lease.succeed, Lease.fail, Lease.release])(running.popleft(), clock())
         while running:
@@ -621,8 +621,8 @@ OPERATIONS: dict[str, tuple[int | None, Callable[[Pool, dict[int, Lease]], objec
     "pick": (None, lambda pool, running: pool.pick()),
     "more members": (None, lambda pool, running: pool.connect(pool.members)),
     "fewer members": (None, lambda pool, running: pool.connect(pool.members[:1])),
-    "start": (None, lambda pool, running: Lease(pool.members[0], pool.clock())),
-    "start of a stream": (None, lambda pool, running: Lease(pool.members[0], pool.clock(), False)),
+    "start": (None, lambda pool, running: Lease.on(pool.members[0], pool.clock())),
+    "start of a stream": (None, lambda pool, running: Lease.on(pool.members[0], pool.clock(), False)),
 }
 
 
@@ -638,7 +638,7 @@ def test_a_thread_may_come_in_wherever_calls_are_counted(one: str, other: str, c
         pool.teach(5.0, pool.members[1:])
         pool.teach(0.01, [member])
         needed = range(4) if crowded else sorted({first, second} - {None})  # type: ignore[type-var]
-        running = {index: Lease(member, pool.clock(), TIMED[index]) for index in needed}  # type: ignore[index, misc]
+        running = {index: Lease.on(member, pool.clock(), TIMED[index]) for index in needed}  # type: ignore[index, misc]
         pool.clock.advance(1.0)
         leases.interrupt(point, lambda: do_other(pool, running))  # noqa: B023 - used up before the next turn
         do_one(pool, running)
@@ -659,14 +659,14 @@ def test_a_stream_that_begins_just_when_the_last_call_ends_is_not_waited_for() -
     pool = Pool(2)
     pool.teach(0.01)
     member, other = pool.members
-    call = Lease(member, 0.0)
+    call = Lease.on(member, 0.0)
     # The first half of a beginning, ...
     member.leases.add("stream")
     call.succeed(pool.clock())
     # ... and the second.
     gauge_of(member).started(pool.clock(), False)
-    Lease(other, pool.clock(), False)
-    Lease(other, pool.clock(), False)
+    Lease.on(other, pool.clock(), False)
+    Lease.on(other, pool.clock(), False)
     pool.clock.advance(1.0)
     assert pool.pick() is member
     assert gauge_of(member).since == math.inf
@@ -698,6 +698,6 @@ def test_a_picker_of_old_comes_to_an_end() -> None:
     # What happens is written down for the new one only.
     pool.connect(pool.members)
     for member in pool.members:
-        Lease(member, pool.clock())
+        Lease.on(member, pool.clock())
     pool.clock.advance(10.0)
     assert pick() in pool.members

@@ -135,7 +135,7 @@ def test_least_in_flight_begins_anywhere(size: int) -> None:
 def test_least_in_flight_spreads_the_work_of_many_threads(size: int) -> None:
     pool = members(*map(str, range(size)))
     pick = build(LeastInFlight(), pool)
-    by_threads(16, lambda: [Lease(pick(), 0.0) for _ in range(100)])
+    by_threads(16, lambda: [Lease.on(pick(), 0.0) for _ in range(100)])
     loads = [member.in_flight for member in pool]
     assert sum(loads) == 1600
     # Alone they would all have the same. Each thread can be one pick behind the others, at most.
@@ -264,7 +264,7 @@ class Ring:
         self.pick: Callable[[Key | None], Member] = build(self.strategy, self.pool)
 
     def start(self, key: Key) -> Member:
-        lease = Lease(self.pick(key), 0.0)
+        lease = Lease.on(self.pick(key), 0.0)
         self.running.append(lease)
         return lease.member
 
@@ -430,7 +430,7 @@ def test_what_overflows_goes_to_the_next_in_the_keys_own_order(ten: list[Member]
     seconds: Counter[Member] = Counter()
     for key in KEYS[:100]:
         first = ring.pick(key)
-        lease = Lease(first, 0.0)
+        lease = Lease.on(first, 0.0)
         second = ring.pick(key)
         assert second is not first
         assert ring.pick(key) is second
@@ -457,7 +457,7 @@ def test_a_bound_that_cannot_be_kept_is_refused(bound: float) -> None:
 
 def test_rpcs_on_members_that_have_left_do_not_raise_the_bound(ten: list[Member]) -> None:
     ring = Ring(ten)
-    streams = [Lease(ten[0], 0.0, False) for _ in range(100)]
+    streams = [Lease.on(ten[0], 0.0, False) for _ in range(100)]
     ring.connect(ten[1:])
     # With nothing in flight on the others, nobody gets a second one: neither while the streams last, ...
     assert [ring.start("hot") for _ in range(4)] == list(dict.fromkeys(lease.member for lease in ring.running))
@@ -496,7 +496,7 @@ def test_a_call_without_a_key_goes_to_the_less_loaded_of_two() -> None:
         before = [member.in_flight for member in ring.pool]
         member = ring.pick(None)
         assert before[member.id] == min(before)
-        ring.running.append(Lease(member, 0.0))
+        ring.running.append(Lease.on(member, 0.0))
     assert Counter(lease.member.id for lease in ring.running) == {0: 50, 1: 50}
 
 
@@ -506,7 +506,7 @@ def test_the_count_is_right_after_many_threads(ten: list[Member]) -> None:
 
     def work() -> None:
         for number in range(100):
-            lease = Lease(ring.pick(f"user-{next(numbers) % 50}"), 0.0)
+            lease = Lease.on(ring.pick(f"user-{next(numbers) % 50}"), 0.0)
             (lease.succeed, lease.fail, lease.release)[number % 3](1.0)
 
     by_threads(16, work)
@@ -520,7 +520,7 @@ def test_the_count_is_right_after_many_threads(ten: list[Member]) -> None:
 
 def test_the_bound_holds_among_threads(ten: list[Member]) -> None:
     ring = Ring(ten)
-    by_threads(16, lambda: [Lease(ring.pick("hot"), 0.0) for _ in range(50)])
+    by_threads(16, lambda: [Lease.on(ring.pick("hot"), 0.0) for _ in range(50)])
     loads = [member.in_flight for member in ten]
     assert sum(loads) == 800
     # A thread that was interrupted between its pick and its lease comes on top: one for each thread at most.

@@ -21,7 +21,7 @@ from .world import Room
 
 def test_the_first_rpc_opens_the_pool() -> None:
     room = Room()
-    lease = room.engine.acquire(True)
+    lease = room.acquire()
     assert lease.member in room.engine.machine.slots
     assert room.did("connect") == list(room.engine.machine.slots)
     with pytest.raises(LookupError, match="not connected"):
@@ -40,7 +40,7 @@ def test_a_channel_that_cannot_be_made_is_no_secret_s_way_out() -> None:
     room = Room(listeners=(heard.append,))
     room.broken = True
     with pytest.raises(LookupError, match="no channel"):
-        room.engine.acquire(True)
+        room.acquire()
     assert "its channel could not be made: ValueError" in room.engine.describe()
     assert not [event for event in heard if "secret" in repr(event)]
 
@@ -51,11 +51,11 @@ def test_an_rpc_that_a_listener_makes_while_the_pool_opens_is_refused() -> None:
     def eager(event: events.Event) -> None:
         if isinstance(event, events.Opened):
             with pytest.raises(LookupError, match="no channel") as error:
-                room.engine.acquire(True)
+                room.acquire()
             caught.append(error.value)
 
     room = Room(listeners=(eager,))
-    room.engine.acquire(True)
+    room.acquire()
     assert len(caught) == 1
 
 
@@ -68,8 +68,8 @@ def test_a_lease_on_a_member_that_has_left_goes_to_another() -> None:
     room.tell(Resize(ticket, by=-1))
     left, stays = (left, stays) if left.retired else (stays, left)
     assert ticket.result(0) == 1
-    assert Pinned(room.engine, left).acquire(True).member is stays
-    assert Pinned(room.engine, stays).acquire(True).member is stays
+    assert room.acquire(Pinned(room.engine, left)).member is stays
+    assert room.acquire(Pinned(room.engine, stays)).member is stays
     # A thread that read the generation just before the change, and picks from it just after.
     current = room.engine.generation
 
@@ -82,7 +82,7 @@ def test_a_lease_on_a_member_that_has_left_goes_to_another() -> None:
             return left
 
     room.engine.generation = Late()  # type: ignore[assignment]
-    assert room.engine.acquire(True).member is stays
+    assert room.acquire().member is stays
     assert left.in_flight == 0
     assert stale.members != current.members
 
@@ -103,7 +103,7 @@ def test_a_retired_member_is_closed_after_its_last_rpc_and_not_from_where_that_e
     room = Room()
     room.tell(Open())
     room.connect_all()
-    leases = [room.engine.acquire(True), room.engine.acquire(True)]
+    leases = [room.acquire(), room.acquire()]
     room.tell(Resize(None, by=-1))
     (leaving,) = [lease for lease in leases if lease.member.retired]
     leaving.succeed(0.0)
@@ -135,13 +135,13 @@ def test_an_rpc_that_finds_all_members_down_asks_for_a_fresh_channel_and_goes_th
         room.tell(Observed(member, Connectivity.TRANSIENT_FAILURE))
         room.tell(Explained(member, "refused"))
     before = set(room.engine.machine.slots)
-    lease = room.engine.acquire(True)
+    lease = room.acquire()
     assert lease.member not in before
     assert room.did("want") == [None]
     # All the RPCs of that moment go there as well; and when it has failed, they fail with the others for a while.
-    assert room.engine.acquire(True).member is lease.member
+    assert room.acquire().member is lease.member
     room.tell(Observed(lease.member, Connectivity.TRANSIENT_FAILURE))
-    assert room.engine.acquire(True).member in room.engine.machine.slots
+    assert room.acquire().member in room.engine.machine.slots
     assert len([slot for slot in room.engine.machine.slots.values() if slot.phase is not Phase.DRAINING]) == 2
 
 
@@ -149,7 +149,7 @@ def test_a_closed_engine_refuses_rpcs() -> None:
     room = Room()
     room.tell(Open())
     room.tell(Close())
-    for pick in (lambda: room.engine.acquire(True), room.engine.generation.pick_connected):
+    for pick in (room.acquire, room.engine.generation.pick_connected):
         with pytest.raises(PoolClosed):
             pick()
     assert room.did("report")[-1] is Connectivity.SHUTDOWN
@@ -212,7 +212,7 @@ def test_an_interrupted_publishing_is_made_up_for() -> None:
     stale = room.engine.generation
     room.tell(Resize(None, by=-1))
     room.engine.generation = stale
-    assert not any(room.engine.acquire(True).member.retired for _ in range(4))
+    assert not any(room.acquire().member.retired for _ in range(4))
     assert room.engine.generation is not stale
 
 
@@ -221,12 +221,12 @@ def test_listeners_come_and_go_and_picks_are_told_to_them_from_then_on() -> None
     room.tell(Open())
     room.connect_all()
     heard: list[events.Event] = []
-    room.engine.acquire(True).release(0.0)
+    room.acquire().release(0.0)
     room.engine.add_listener(heard.append)
-    room.engine.acquire(True).release(0.0)
+    room.acquire().release(0.0)
     room.engine.generation.pick_connected()
     room.engine.remove_listener(heard.append)
-    room.engine.acquire(True).release(0.0)
+    room.acquire().release(0.0)
     assert [type(event) for event in heard] == [events.Picked, events.Picked]
 
 
@@ -261,12 +261,12 @@ def test_statistics_outlive_members() -> None:
     room.tell(Open())
     room.connect_all()
     for failed in (False, True):
-        lease = room.engine.acquire(True)
+        lease = room.acquire()
         if failed:
             lease.fail(lease.started + 0.5)
         else:
             lease.succeed(lease.started + 0.5)
-    running = room.engine.acquire(True)
+    running = room.acquire()
     room.clock.advance(2)
     stats = room.engine.stats()
     assert (stats.calls, stats.failures, stats.in_flight, stats.size, stats.connects) == (3, 1, 1, 2, 2)
@@ -284,7 +284,7 @@ def test_garbage_collection_may_strike_while_the_engine_works() -> None:
     room = Room()
     room.tell(Open())
     room.connect_all()
-    lease = room.engine.acquire(True)
+    lease = room.acquire()
     room.tell(Resize(None, by=-1))
     room.tell(Resize(None, by=1))
 

@@ -11,6 +11,7 @@ import pytest
 from grpcpool.core.member import Member
 from grpcpool.core.messages import Open
 from grpcpool.sync.channel import CountedChannel
+from grpcpool.sync.line import Line
 
 from .helpers import Diary
 from .world import Room
@@ -68,7 +69,7 @@ def metered(error: type[Exception] | None) -> tuple[Member, CountedChannel]:
     member = room.engine.generation.members[0]
     member.channel = Channel(error)
     member.observer = Diary()
-    return member, CountedChannel(room.engine, room.engine.norms, pytest.fail, None)  # type: ignore[arg-type]
+    return member, CountedChannel(room.engine, Line(room.engine, None), room.engine.norms, pytest.fail, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["unary_unary", "stream_unary"])

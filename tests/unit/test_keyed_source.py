@@ -8,6 +8,7 @@ import pytest
 
 from grpcpool import affinity
 from grpcpool.core.affinity import KeyedSource, announced
+from grpcpool.core.lease import Lease
 from grpcpool.core.messages import Open
 from grpcpool.keys import Key
 
@@ -30,12 +31,18 @@ def source(strategy: Keyed) -> KeyedSource:
     return KeyedSource(room.engine)
 
 
+def begin(source: KeyedSource) -> Lease:
+    lease = Lease()
+    assert source.attempt(lease)
+    return lease
+
+
 def test_leases_and_picks_are_made_under_the_key(source: KeyedSource, strategy: Keyed) -> None:
     with announced(HEADER, [("other", "x"), (HEADER, "mine"), (HEADER, "second")]):
-        lease = source.acquire(True)
+        lease = begin(source)
         assert source.generation.pick() is lease.member
     assert lease.member.in_flight == 1
-    source.acquire(False)
+    begin(source)
     assert strategy.keys == ["mine", "mine", None]
 
 
@@ -52,12 +59,12 @@ def test_a_key_is_found_in_whatever_grpc_is_given(
     source: KeyedSource, strategy: Keyed, metadata: Any, key: Key
 ) -> None:
     with affinity("outer"), announced(HEADER, metadata):
-        source.acquire(True)
+        begin(source)
     assert strategy.keys == [key]
 
 
 @pytest.mark.parametrize("value", ["", b"", None, 42, "\ud800"], ids=ascii)
 def test_what_is_no_key_counts_as_none(source: KeyedSource, strategy: Keyed, value: Any) -> None:
     with affinity("outer"), announced(HEADER, [(HEADER, value), (HEADER, "second")]):
-        source.acquire(True)
+        begin(source)
     assert strategy.keys == ["outer"]

@@ -25,7 +25,7 @@ def test_a_tally_is_exact_with_many_threads_and_many_looks(hasty: None) -> None:
 
 def test_a_lease_counts_once_however_often_it_is_given_back() -> None:
     member = Member(0, "a")
-    lease = Lease(member, 0.0)
+    lease = Lease.on(member, 0.0)
     assert (member.in_flight, member.picks) == (1, 1)
     assert lease.fail(1.0)
     assert not lease.fail(1.0)
@@ -38,8 +38,8 @@ def test_the_average_latency_follows_the_last_calls() -> None:
     member = Member(0, "a")
     assert member.latency is None
     for latency in (1.0, 2.0):
-        Lease(member, 0.0).succeed(latency)
-    Lease(member, 0.0, timed=False).succeed(9.0)
+        Lease.on(member, 0.0).succeed(latency)
+    Lease.on(member, 0.0, timed=False).succeed(9.0)
     assert member.latency == 1.125
 
 
@@ -51,7 +51,7 @@ def test_leases_are_exact_with_many_threads(hasty: None) -> None:
 
     def work() -> None:
         for _ in range(500):
-            lease = Lease(member, 0.0)
+            lease = Lease.on(member, 0.0)
             # Three ends of the same call, as when it is cancelled while it ends and is collected.
             lease.succeed(0.1)
             lease.release(0.1)
@@ -66,7 +66,7 @@ def test_a_retired_member_says_when_its_last_lease_ends() -> None:
     member = Member(3, "a")
     told: list[Member] = []
     member.on_idle = told.append
-    first, second = Lease(member, 0.0), Lease(member, 0.0)
+    first, second = Lease.on(member, 0.0), Lease.on(member, 0.0)
     first.release(0.0)
     assert not member.retire()
     assert "retired" in repr(member)
@@ -77,7 +77,7 @@ def test_a_retired_member_says_when_its_last_lease_ends() -> None:
 
 def test_a_retired_member_that_nobody_waits_for_ends_its_rpcs_all_the_same() -> None:
     member = Member(3, "a")
-    lease = Lease(member, 0.0)
+    lease = Lease.on(member, 0.0)
     assert not member.retire()
     assert lease.release(0.0)
     assert member.in_flight == 0
@@ -94,7 +94,7 @@ def test_a_member_retired_during_a_pick_is_noticed_by_one_side_or_the_other(hast
                 seen.append("idle")
 
         def pick(member: Member = member) -> None:
-            lease = Lease(member, 0.0)
+            lease = Lease.on(member, 0.0)
             if member.retired:
                 lease.release(0.0)
             else:

@@ -34,7 +34,7 @@ class Gauged:
         self.member.meter = self.member.observer = self.gauge
 
     def start(self, now: float, timed: bool = True) -> Lease:
-        return Lease(self.member, now, timed)
+        return Lease.on(self.member, now, timed)
 
     def answer(self, now: float, latency: float) -> None:
         self.start(now - latency).succeed(now)
@@ -248,7 +248,7 @@ def test_the_cheaper_of_two_is_picked(load: Load) -> None:
 def test_equal_ones_are_drawn_alike_by_any_load(load: Load) -> None:
     harness = StrategyHarness(PowerOfTwo(load), 40, seed=1)
     for index in range(40):
-        Lease(harness.members[index], -0.01).succeed(0.0)
+        Lease.on(harness.members[index], -0.01).succeed(0.0)
     draws = Counter(harness._generation.pick().id for _ in range(8000))
     # Binomial counts with a standard deviation of 14.
     assert all(abs(draws[index] - 200) < 5 * 14 for index in range(40))
@@ -258,9 +258,9 @@ def test_equal_ones_are_drawn_alike_by_any_load(load: Load) -> None:
 def test_the_worst_of_all_is_never_picked(load: Load) -> None:
     harness = StrategyHarness(PowerOfTwo(load), 5, seed=1)
     for member in harness.members:
-        Lease(member, -0.01).succeed(0.0)
+        Lease.on(member, -0.01).succeed(0.0)
     stuck = harness.pick()
-    Lease(harness.members[stuck], -5.0).fail(0.0)
+    Lease.on(harness.members[stuck], -5.0).fail(0.0)
     for _ in range(500):
         index = harness.pick()
         assert index != stuck

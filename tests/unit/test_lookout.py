@@ -23,7 +23,7 @@ def test_the_lookout_knows_whether_anybody_needs_the_members() -> None:
     for member in room.connect_all():
         lookout.add(member, lambda connect: "ready")
     assert not lookout.in_use()
-    lease = room.engine.acquire(True)
+    lease = room.acquire()
     assert lookout.in_use()
     lease.release(0.0)
     assert not lookout.in_use()

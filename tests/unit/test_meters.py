@@ -16,6 +16,7 @@ from grpcpool.core.guard import SILENT, Guarded
 from grpcpool.core.lease import Lease
 from grpcpool.core.member import Member
 from grpcpool.core.messages import Observed, Open, Resize
+from grpcpool.core.pinned import Pinned
 from grpcpool.strategies import Clock, ConsistentHash, PowerOfTwo, RoundRobin
 
 from .helpers import Diary, builder, in_threads
@@ -43,7 +44,7 @@ ENDS: dict[str, tuple[Callable[[Lease, float], bool], str, int]] = {
 def test_the_beginning_of_an_rpc_is_told_and_the_first_of_its_ends(how: str, timed: bool) -> None:
     end, word, failures = ENDS[how]
     member, diary = metered()
-    lease = Lease(member, 1.0, timed)
+    lease = Lease.on(member, 1.0, timed)
     assert diary.told == [("started", 1.0, timed)]
     assert end(lease, 3.5)
     assert not any(again(lease, 4.0) for again, _, _ in ENDS.values())
@@ -56,7 +57,7 @@ def test_the_beginning_of_an_rpc_is_told_and_the_first_of_its_ends(how: str, tim
 def test_without_an_observer_nobody_is_told() -> None:
     member = Member(0, "a")
     for end, _, _ in ENDS.values():
-        assert end(Lease(member, 0.0), 1.0)
+        assert end(Lease.on(member, 0.0), 1.0)
     assert (member.picks, member.in_flight, member.failures) == (4, 0, 2)
 
 
@@ -71,7 +72,7 @@ def test_a_token_may_be_anything_and_is_a_new_one_by_default() -> None:
 
 def test_an_rpc_that_is_handed_over_is_the_same_rpc() -> None:
     member, diary = metered()
-    lease, heir = Lease(member, 0.0), object()
+    lease, heir = Lease.on(member, 0.0), object()
     lease.hand_over(heir)
     assert member.in_flight == 1
     assert not lease.succeed(1.0)
@@ -81,7 +82,7 @@ def test_an_rpc_that_is_handed_over_is_the_same_rpc() -> None:
 
 def test_who_ends_an_rpc_on_a_retired_member_tells_the_meter_and_then_that_it_is_idle() -> None:
     member, diary = metered()
-    lease = Lease(member, 0.0)
+    lease = Lease.on(member, 0.0)
     idle: list[Member] = []
     member.on_idle = idle.append
     assert not member.retire()
@@ -98,7 +99,7 @@ def test_every_rpc_is_told_once_whoever_ends_it_among_many_threads(hasty: None, 
     ended: list[str] = []
 
     def begin() -> None:
-        contested.extend(Lease(member, 0.0, timed) for _ in range(100))
+        contested.extend(Lease.on(member, 0.0, timed) for _ in range(100))
 
     def end() -> None:
         # Everybody tries to end every one of them, each thread in one way.
@@ -138,7 +139,7 @@ def test_a_meter_that_raises_is_told_of_once_and_told_nothing_more(broken: str) 
     member.observer = guarded
     for _ in range(2):
         for end, _, _ in ENDS.values():
-            assert end(Lease(member, 0.0), 1.0)
+            assert end(Lease.on(member, 0.0), 1.0)
     assert problems == ["a meter raised ZeroDivisionError, and is not told anything more"]
     script = ["started", "answered", "started", "failed", "started", "answered", "started", "dropped"]
     assert meter.kinds() == [*script[: script.index(broken)], "failing"]
@@ -152,7 +153,7 @@ def test_a_guard_passes_everything_on() -> None:
     for each in (member, other):
         for timed in (True, False):
             for end, _, _ in ENDS.values():
-                end(Lease(each, 0.0, timed), 1.0)
+                end(Lease.on(each, 0.0, timed), 1.0)
     assert watched.told == diary.told
     assert len(diary.told) == 16
 
@@ -207,7 +208,7 @@ def test_a_strategy_finds_its_own_meters_on_the_members_when_it_builds() -> None
 def test_somebody_elses_meter_is_told_through_a_guard() -> None:
     strategy, (member,) = Foreign(), some(1)
     generation = builder(strategy).build((member,), ())
-    Lease(generation.pick(), 0.0).succeed(1.0)
+    Lease.on(generation.pick(), 0.0).succeed(1.0)
     assert member.meter.told == [("started", 0.0, True), ("answered", 1.0, 1.0)]
     assert type(member.observer) is Guarded
 
@@ -255,7 +256,7 @@ def test_somebody_elses_load_metric_that_raises_takes_no_rpc_with_it(broken: str
     members = some(2)
     generation = builder(PowerOfTwo(Load(broken)), problems).build(members, ())
     for _ in range(20):
-        assert Lease(generation.pick(), 0.0).succeed(1.0)
+        assert Lease.on(generation.pick(), 0.0).succeed(1.0)
     assert set(problems) - {"meter() raised ZeroDivisionError"} == {problem}
     assert sum(member.in_flight for member in members) == 0
 
@@ -278,7 +279,7 @@ def test_a_strategy_that_cannot_make_its_meters_does_without() -> None:
     assert [member.observer for member in members] == [SILENT, SILENT]
     picked = [generation.pick() for _ in range(2)]
     for end, _, _ in ENDS.values():
-        assert end(Lease(picked[0], 0.0), 1.0)
+        assert end(Lease.on(picked[0], 0.0), 1.0)
     assert set(picked) == set(members)
 
 
@@ -288,7 +289,7 @@ def test_what_is_no_meter_fails_when_it_is_told_and_not_the_rpc(wrong: Any) -> N
     (member,) = some(1)
     generation = builder(Foreign(lambda: wrong), problems).build((member,), ())
     for _ in range(2):
-        assert Lease(generation.pick(), 0.0).succeed(1.0)
+        assert Lease.on(generation.pick(), 0.0).succeed(1.0)
     assert problems == ["a meter raised AttributeError, and is not told anything more"]
 
 
@@ -299,7 +300,7 @@ def test_members_that_are_not_connected_yet_have_their_meters_before_they_are_pi
     assert strategy.seen == [], "there is nothing to choose by"
     member = generation.pick()
     assert member.meter is not None
-    Lease(member, 0.0).release(1.0)
+    Lease.on(member, 0.0).release(1.0)
     assert member.meter.kinds() == ["started", "dropped"]
 
 
@@ -309,7 +310,7 @@ def test_members_that_are_not_connected_yet_have_their_meters_before_they_are_pi
 def test_the_first_rpc_of_a_pool_is_told_to_the_meter_of_a_member_that_connects_yet() -> None:
     strategy = Foreign()
     room = Room(strategy=strategy)
-    lease = room.engine.acquire(True)
+    lease = room.acquire()
     assert lease.member.meter.kinds() == ["started"]
     for member in list(room.engine.machine.slots):
         room.tell(Observed(member, Connectivity.READY))
@@ -318,7 +319,7 @@ def test_the_first_rpc_of_a_pool_is_told_to_the_meter_of_a_member_that_connects_
     assert sorted(member.id for member in strategy.asked) == [0, 1], "and it keeps that meter when it is connected"
 
 
-def test_an_rpc_that_came_too_late_for_its_member_is_dropped_there() -> None:
+def test_an_rpc_that_came_too_late_for_its_member_is_never_told_to_it() -> None:
     strategy = Foreign()
     room = Room(strategy=strategy)
     room.tell(Open())
@@ -326,9 +327,10 @@ def test_an_rpc_that_came_too_late_for_its_member_is_dropped_there() -> None:
     room.tell(Resize(None, by=-1))
     (stays,) = room.engine.generation.members
     (left,) = set(strategy.asked) - {stays}
-    lease = room.engine.acquire(True, left)
+    lease = room.acquire(Pinned(room.engine, left))
     assert lease.member is stays
-    assert left.meter.kinds() == ["started", "dropped"]
+    assert left.meter.kinds() == []
+    assert (left.in_flight, left.picks) == (0, 0)
     assert stays.meter.kinds() == ["started"]
 
 
@@ -338,7 +340,7 @@ def test_a_strategy_whose_meters_fail_is_reported_and_serves_on() -> None:
     room.tell(Open())
     room.connect_all()
     for _ in range(4):
-        room.engine.acquire(True).succeed(1.0)
+        room.acquire().succeed(1.0)
     failed = [event for event in heard if isinstance(event, events.StrategyFailed)]
     problem = "a meter raised ZeroDivisionError, and is not told anything more"
     assert failed == [events.StrategyFailed(pool="p", strategy="Foreign", error=problem)] * 2, "once for each member"

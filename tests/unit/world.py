@@ -108,7 +108,7 @@ class World:
 
     def lease(self, member: Member) -> Lease:
         member.on_idle = lambda idle: self.driver.post(Drained(idle))
-        lease = Lease(member, self.clock())
+        lease = Lease.on(member, self.clock())
         self.leases.append(lease)
         return lease
 
@@ -233,10 +233,16 @@ class Room:
     def __init__(self, **options: Any) -> None:
         self.noted: list[tuple[str, Any]] = []
         self.broken = False
+        self.here = True
         self.clock = FakeClock()
         self.engine = Engine(
             self,
-            Policy(name="p", endpoints=(Endpoint("a"),), size=2, telemetry_interval=None, ping_interval=5.0),
+            Policy(
+                name="p",
+                endpoints=(Endpoint("a"),),
+                telemetry_interval=None,
+                **{"size": 2, "ping_interval": 5.0, **options.pop("policy", {})},
+            ),
             options.pop("strategy", None) or RoundRobin(),
             clock=self.clock,
             rng=random.Random(0),
@@ -275,6 +281,9 @@ class Room:
     def wake(self) -> None:
         self.noted.append(("wake", None))
 
+    def is_here(self) -> bool:
+        return self.here
+
     def on_first_use(self) -> None:
         self.tell(Open())
 
@@ -296,6 +305,12 @@ class Room:
 
     def did(self, what: str) -> list[Any]:
         return [about for did, about in self.noted if did == what]
+
+    def acquire(self, source: Any = None, timed: bool = True) -> Lease:
+        """Begin an RPC of the engine's, or of another source's, that does not have to wait."""
+        lease = Lease(timed)
+        assert (source or self.engine).attempt(lease)
+        return lease
 
     def connect_all(self) -> tuple[Member, ...]:
         for member in list(self.engine.machine.slots):

@@ -12,6 +12,7 @@ from ..core.member import Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
 from .channel import CountedChannel, Home, _Key, _Method
+from .line import Line
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -26,12 +27,13 @@ class KeyedChannel(CountedChannel):
         self,
         header: str,
         source: Engine | Pinned,
+        line: Line,
         norms: Norms,
         suspect: Callable[[Member], object],
         home: Home,
         connectivity: Any,
     ) -> None:
-        super().__init__(KeyedSource(source), norms, suspect, home, connectivity)
+        super().__init__(KeyedSource(source), line, norms, suspect, home, connectivity)
         self.header = header
 
     def _method(self, key: _Key) -> KeyedMethod:

@@ -11,11 +11,13 @@ import grpc
 
 from ..core.affinity import KeyedSource
 from ..core.generation import Generation
+from ..core.lease import Lease
 from ..core.member import Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
 from ..inflight import InFlight
 from .calls import code_of, when_done
+from .line import Line
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,6 +42,14 @@ class Source(Protocol):
         """What has the `pick` that is to be called now."""
         ...
 
+    def attempt(self, lease: Lease) -> bool:
+        """Pick, and take the lease on what was picked, or on another one if that is full; False if all are full."""
+        ...
+
+    def spare(self) -> Member | None:
+        """Return a member that has room at this moment, or None."""
+        ...
+
 
 class Home(Protocol):
     """The loop that a channel belongs to."""
@@ -61,6 +71,7 @@ class CountedChannel(grpc.aio.Channel):
 
     Arguments:
         source: knows the member that shall serve the next RPC.
+        line: where an RPC waits if every member is full.
         norms: of the methods of the whole pool.
         suspect: told of a member on which an RPC ended UNAVAILABLE.
         home: knows the loop.
@@ -68,9 +79,16 @@ class CountedChannel(grpc.aio.Channel):
     """
 
     def __init__(
-        self, source: Source, norms: Norms, suspect: Callable[[Member], object], home: Home, connectivity: Any
+        self,
+        source: Source,
+        line: Line,
+        norms: Norms,
+        suspect: Callable[[Member], object],
+        home: Home,
+        connectivity: Any,
     ) -> None:
         self._source = source
+        self._line = line
         self._norms = norms
         self._suspect = suspect
         self._home = home
@@ -166,17 +184,22 @@ class CountedChannel(grpc.aio.Channel):
 class _Method:
     """One RPC method on a counted channel: where its calls start and how they end.
 
-    Keeps the multicallable of every member that has served the method, so that each is built once. Attributes: see
-    `inflight.Method`.
+    Keeps the multicallable of every member that has served the method, so that each is built once.
+
+    Attributes:
+        source: knows the member that shall serve the next call.
+        norm, suspect, timed: see `inflight.Method`.
     """
 
-    __slots__ = ("_home", "_inner", "_keep", "_key", "_source", "_suspect", "norm", "timed")
+    __slots__ = ("_home", "_inner", "_keep", "_key", "_line", "_slow", "_suspect", "norm", "source", "timed")
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
         self.norm = channel._norms.of(key[1])
         self._suspect = channel._suspect
         self.timed = key[0] == "unary_unary"
-        self._source = channel._source
+        self.source = channel._source
+        self._line = channel._line
+        self._slow: Any = None
         self._home = channel._home
         # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
         self._keep = channel
@@ -213,7 +236,19 @@ class _Method:
         if asyncio._get_running_loop() is not self._home.loop:
             self._home.bind()
         # Nothing else runs on this loop until the call is out, so what is picked cannot leave meanwhile.
-        member = self._source.generation.pick()
+        member = self.source.generation.pick()
+        if len(member.leases) >= member.limit:
+            spare = self.source.spare()
+            if spare is None:
+                return self._wait(
+                    request,
+                    timeout=timeout,
+                    metadata=metadata,
+                    credentials=credentials,
+                    wait_for_ready=wait_for_ready,
+                    compression=compression,
+                )
+            member = spare
         started = monotonic()
         multicallable = self._inner.get(member) or self._build(member)
         call = multicallable(
@@ -239,6 +274,32 @@ class _Method:
             when_done(call, flight.ended)
         else:
             inner.add_done_callback(flight.ended)
+        return call
+
+    def _wait(self, request: Any, **arguments: Any) -> Any:
+        """Return a call that waits until a member has room."""
+        if self._slow is None:
+            kind, *rest = self._key
+            self._slow = self._line.multicallable(kind, *rest[:3])
+        return self._line.launch(self, self._slow, request, **arguments)
+
+    def start(self, lease: Lease, request: Any, timeout: float | None, details: grpc.aio.ClientCallDetails) -> Any:
+        """Start an RPC whose turn it is, and return its call, which the lease ends with."""
+        member = lease.member
+        multicallable = self._inner.get(member) or self._build(member)
+        call = multicallable(
+            request,
+            timeout=timeout,
+            metadata=details.metadata,
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
+        )
+        flight = InFlight(call, InFlight.abandoned)
+        flight.member = member
+        flight.method = self
+        flight.started = lease.started
+        lease.hand_over(flight)
+        when_done(call, flight.ended)
         return call
 
 

@@ -6,7 +6,7 @@ import grpc
 
 from .. import errors
 
-__all__ = ["AioNotConnected", "AioPoolClosed", "WrongLoop"]
+__all__ = ["AioNotConnected", "AioPoolClosed", "AioPoolFull", "AioPoolTimeout", "AioWaitClosed", "WrongLoop"]
 
 
 class AioNotConnected(errors.NotConnected, grpc.aio.AioRpcError):
@@ -14,6 +14,36 @@ class AioNotConnected(errors.NotConnected, grpc.aio.AioRpcError):
 
     def __init__(self, message: str) -> None:
         grpc.aio.AioRpcError.__init__(self, grpc.StatusCode.UNAVAILABLE, details=message)
+
+    def __str__(self) -> str:
+        return self.details() or ""
+
+
+class AioPoolFull(errors.PoolFull, grpc.aio.AioRpcError):
+    """Every member is full, and so is the line; to ``except AioRpcError`` it is RESOURCE_EXHAUSTED."""
+
+    def __init__(self, message: str) -> None:
+        grpc.aio.AioRpcError.__init__(self, grpc.StatusCode.RESOURCE_EXHAUSTED, details=message)
+
+    def __str__(self) -> str:
+        return self.details() or ""
+
+
+class AioPoolTimeout(errors.PoolTimeout, grpc.aio.AioRpcError):
+    """The RPC waited in the pool for too long; to ``except AioRpcError`` it is DEADLINE_EXCEEDED."""
+
+    def __init__(self, message: str) -> None:
+        grpc.aio.AioRpcError.__init__(self, grpc.StatusCode.DEADLINE_EXCEEDED, details=message)
+
+    def __str__(self) -> str:
+        return self.details() or ""
+
+
+class AioWaitClosed(errors.PoolClosed, grpc.aio.AioRpcError):
+    """The pool was closed while the RPC waited in it; to ``except AioRpcError`` it is CANCELLED, as by `close`."""
+
+    def __init__(self, message: str) -> None:
+        grpc.aio.AioRpcError.__init__(self, grpc.StatusCode.CANCELLED, details=message)
 
     def __str__(self) -> str:
         return self.details() or ""

@@ -26,6 +26,7 @@ from .channel import CountedChannel
 from .connect import ask, build_channel, watch
 from .errors import AioNotConnected, AioPoolClosed, WrongLoop
 from .interceptors import for_members, share, sort
+from .line import Line
 from .monitor import SLOW, Monitor
 
 __all__ = ["EXPLAIN_TIMEOUT", "AioRoom"]
@@ -56,10 +57,11 @@ class AioRoom:
         self.interceptors = sort(cast("tuple[Any, ...]", config.interceptors))
         self.engine = assemble(config, self)
         self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
+        self._line = Line(self.engine, config.acquire_timeout, self.bind)
         self.front = self._counted(self.engine)
 
     def _counted(self, source: Engine | Pinned) -> CountedChannel:
-        common = (source, self.engine.norms, self._suspect, self, self)
+        common = (source, self._line, self.engine.norms, self._suspect, self, self)
         header = self._config.affinity_header
         return CountedChannel(*common) if header is None else KeyedChannel(header, *common)
 
@@ -145,6 +147,7 @@ class AioRoom:
         pending = {*self._tasks, *self._closing}
         if pending:
             await asyncio.wait(pending)
+        await self._line.close()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Return the pool's connectivity; open it if it is asked to connect."""
@@ -218,6 +221,9 @@ class AioRoom:
         # is closed there is nothing left to do.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self.engine.pump)
+
+    def is_here(self) -> bool:
+        return asyncio._get_running_loop() is self.loop is not None
 
     def on_first_use(self) -> None:
         self.open()

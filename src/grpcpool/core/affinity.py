@@ -51,10 +51,14 @@ class KeyedSource:
         with _BLOCK.get():
             return self._source.generation.pick()
 
-    def acquire(self, timed: bool) -> Lease:
-        """Pick, and take a lease on what was picked."""
+    def attempt(self, lease: Lease) -> bool:
+        """Pick, and take the lease on what was picked, or on another one if that is full; False if all are full."""
         with _BLOCK.get():
-            return self._source.acquire(timed)
+            return self._source.attempt(lease)
+
+    def spare(self) -> Member | None:
+        """Return a member that has room at this moment, or None."""
+        return self._source.spare()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from .machine import Machine
 from .messages import Effect, Input
+from .turn import Turn
 
 __all__ = ["Driver"]
 
@@ -41,8 +42,7 @@ class Driver:
         self._perform = perform
         self._on_error = on_error
         self._inbox: deque[Input] = deque()
-        # The right to work: whoever gets a token in first has it. One step for the interpreter, and never waited for.
-        self._turn: dict[str, object] = {}
+        self._turn = Turn()
 
     def post(self, message: Input) -> None:
         """Leave a message for the next `pump`, of whichever thread."""
@@ -50,19 +50,7 @@ class Driver:
 
     def pump(self) -> None:
         """Work off the inbox, unless someone is at it already."""
-        # The outer loop closes the gap between "the inbox is empty" and "the turn is given back": a message that came
-        # in between was left by someone who found the turn taken, and so relies on us.
-        while self._inbox:
-            token = object()
-            try:
-                # Within the `try`, for an interrupt right after it must find the turn to give it back.
-                if self._turn.setdefault("", token) is not token:
-                    return
-                while self._inbox:
-                    self._work()
-            finally:
-                if self._turn.get("") is token:  # pragma: no branch
-                    del self._turn[""]
+        self._turn.work(self._inbox.__len__, self._work)
 
     def _work(self) -> None:
         """Hand over the messages there are, and carry out what comes of them together."""

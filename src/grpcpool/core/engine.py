@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Protocol
 
 from .. import events
@@ -11,6 +12,7 @@ from ..events import Event, Listener
 from ..stats import PoolStats, PoolStatus
 from ..strategies.base import Clock, Strategy
 from . import snapshot
+from .admission import Admission
 from .bus import Bus
 from .connectivity import Connectivity
 from .counters import Tally
@@ -76,6 +78,10 @@ class Room(Protocol):
         garbage collection that interrupts this very engine.
         """
 
+    def is_here(self) -> bool:
+        """Whether RPCs can be started and woken from this thread. Called from anywhere, as `wake`."""
+        ...
+
     def on_first_use(self) -> None:
         """An RPC needs the pool open: return when it is, or raise."""
 
@@ -104,6 +110,7 @@ class Engine:
     Attributes:
         machine: decides. May be read from anywhere.
         generation: what picks read: one attribute, replaced whole.
+        admission: where RPCs wait while all members are full.
         bus: the listeners.
         norms: what the methods called through the pool usually take.
     """
@@ -115,9 +122,11 @@ class Engine:
         "_errors",
         "_name",
         "_room",
+        "_rotation",
         "_sample_rate",
         "_unopened",
         "_wanted_after",
+        "admission",
         "bus",
         "generation",
         "machine",
@@ -152,6 +161,10 @@ class Engine:
                 f"listener {_name(listener)} raised; it is told all the same", error
             ),
         )
+        self.admission = Admission(
+            policy.cap, policy.max_waiting, clock=clock, here=room.is_here, call=room.wake, on_line=room.wake
+        )
+        self._rotation = itertools.count().__next__
         self._builder = GenerationBuilder(
             strategy,
             rng=rng,
@@ -168,24 +181,38 @@ class Engine:
 
     # --- the hot path
 
-    def acquire(self, timed: bool, member: Member | None = None) -> Lease:
-        """Take a lease for an RPC. Never blocks, but for the very first use of a pool.
+    def attempt(self, lease: Lease, member: Member | None = None) -> bool:
+        """Take the lease for an RPC; False if every member is full, or if others wait in line.
+
+        Never blocks, but for the very first use of a pool.
 
         Arguments:
-            timed: see `Lease`.
-            member: the one to take it on unless it is retired; None: whichever the strategy picks.
+            member: the one to take it on unless it is retired or full; None: whichever the strategy picks.
         """
         while True:
             generation = self.generation
-            lease = Lease(member or generation.pick(), self._clock(), timed)
-            if not lease.member.retired:
-                return lease
+            picked = member or generation.pick()
+            if lease.take(picked, self._clock):
+                return True
+            if not picked.retired:
+                return not self.admission.shut and any(lease.take(other, self._clock) for other in self._others())
             # It left between the pick and the lease, so a newer generation has been published already.
-            lease.release(lease.started)
             if member is None and self.generation is generation:
                 # It has not: an interrupt must have struck the publishing.
                 self._room.tell(Republish())
             member = None
+
+    def spare(self) -> Member | None:
+        """Return a member that has room at this moment; None if there is none, or if others wait in line."""
+        if self.admission.shut:
+            return None
+        return next((member for member in self._others() if len(member.leases) < member.limit), None)
+
+    def _others(self) -> Iterator[Member]:
+        """All who may be picked, each time beginning with another one."""
+        members = self.generation.eligible
+        begin = self._rotation() % len(members) if members else 0
+        return itertools.chain(members[begin:], members[:begin])
 
     def _idle(self, member: Member) -> None:
         """Note that a retired member's last RPC has ended; no more, for this may be any thread in the middle of it."""
@@ -230,8 +257,9 @@ class Engine:
         self._driver.post(message)
 
     def pump(self) -> None:
-        """Work the inbox off, unless another thread is at it already."""
+        """Work the inbox off, and what the line is to be told, unless another thread is at it already."""
         self._driver.pump()
+        self.admission.serve()
 
     def _perform(self, effect: Effect) -> None:
         room = self._room
@@ -239,8 +267,10 @@ class Engine:
             case Publish(ready, fallback, closed, down):
                 if closed:
                     self.generation = Generation((), self._refuse, self._refuse)
+                    self.admission.close()
                 else:
                     generation = self._builder.build(ready, fallback, self._ask_for_one if down else None)
+                    self.admission.adopt(generation.eligible)
                     generation.pick = self.bus.sampled(generation.pick, self._sample_rate)
                     generation.pick_connected = self.bus.sampled(generation.pick_connected, self._sample_rate)
                     self.generation = generation
@@ -281,6 +311,7 @@ class Engine:
         try:
             for member in members:
                 member.on_idle = self._idle
+                member.on_room = self.admission.room
                 try:
                     self._room.build(member)
                 except Exception as error:

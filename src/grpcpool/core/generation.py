@@ -22,15 +22,19 @@ class Generation:
 
     Attributes:
         members: the connected members.
+        eligible: those that `pick` chooses from.
         pick: chooses a member for an RPC: a connected one if there is any, else one that may become so, because
             grpc's own rules then hold for the RPC (it fails fast, or waits if it asked for `wait_for_ready`).
         pick_connected: chooses a connected member, or raises.
     """
 
-    __slots__ = ("members", "pick", "pick_connected")
+    __slots__ = ("eligible", "members", "pick", "pick_connected")
 
-    def __init__(self, members: tuple[Member, ...], pick: Pick, pick_connected: Pick) -> None:
+    def __init__(
+        self, members: tuple[Member, ...], pick: Pick, pick_connected: Pick, fallback: tuple[Member, ...] = ()
+    ) -> None:
         self.members = members
+        self.eligible = members or fallback
         self.pick = pick
         self.pick_connected = pick_connected
 
@@ -92,7 +96,7 @@ class GenerationBuilder:
             return Generation(ready, pick, pick)
         # While nothing is connected there is nothing to choose by, so the fall-back is a plain rotation.
         rotation: Pick = itertools.cycle(fallback).__next__ if fallback else self._no_channel
-        return Generation((), last_resort(rotation) if last_resort else rotation, self._not_connected)
+        return Generation((), last_resort(rotation) if last_resort else rotation, self._not_connected, fallback)
 
     def _equip(self, member: Member, measure: Callable[[Member], Meter]) -> None:
         try:

@@ -3,34 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
+from ..strategies.base import Clock
 from .member import Member
 
-__all__ = ["Lease"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["NOBODY", "Lease"]
+
+
+# Where leases are that have not begun. Nothing ever runs there.
+NOBODY = Member(-1, "")
 
 
 class Lease:
     """One RPC in flight on one member.
 
     Taken inside the pick and given back when the RPC ends, however it ends. Several threads may report the end of the
-    same RPC; the first one counts, and is told so by True.
+    same RPC; the first one counts, and is told so by True. It is made before it is taken, so that whoever is
+    interrupted on the way knows what to give back.
 
     Arguments:
         timed: it is a unary RPC, so that how long it takes says something about the member.
 
     Attributes:
-        member: where the RPC runs.
+        member: where the RPC runs; `NOBODY` before it does.
         started: when it began, on the pool's clock.
         timed: as given.
     """
 
     __slots__ = ("member", "started", "timed")
 
-    def __init__(self, member: Member, started: float, timed: bool = True) -> None:
-        self.member = member
-        self.started = started
+    def __init__(self, timed: bool = True) -> None:
+        self.member = NOBODY
+        self.started = 0.0
         self.timed = timed
-        member.begin(started, timed, self)
+
+    @classmethod
+    def on(cls, member: Member, now: float, timed: bool = True) -> Self:
+        """Return a lease on the member that has begun, whatever the member's limit."""
+        lease = cls(timed)
+        lease.begin(member, now)
+        return lease
+
+    def begin(self, member: Member, now: float) -> None:
+        """Take the lease, whatever the member's limit."""
+        self.member = member
+        self.started = now
+        member.begin(now, self.timed, self)
+
+    def take(self, member: Member, clock: Clock) -> bool:
+        """Take the lease unless the member is retired or full; True if it was taken."""
+        self.member = member
+        if member.admit(self):
+            self.begin(member, clock())
+            return True
+        self.member = NOBODY
+        return False
+
+    def cancel(self, now: float) -> None:
+        """Give the lease back, if it was taken and is not given back yet: its RPC does not come about."""
+        if self in self.member.leases:
+            self.release(now)
 
     def succeed(self, now: float) -> bool:
         """Give the lease back after an RPC that ended well."""

@@ -11,6 +11,7 @@ from .connectivity import Connectivity
 from .engine import Engine
 from .member import Member
 from .messages import Observed, Tick
+from .turn import Turn
 
 __all__ = ["Check", "Lookout"]
 
@@ -74,9 +75,9 @@ class Lookout:
         self._seen: tuple[_Watch, ...] = ()
         self._states: list[Any] | None = None
         self._nudged = clock()
-        # Members to be glanced at, and the right to look: whoever gets a token in first has it, as in `Driver`.
+        # Members to be glanced at, and the right to look.
         self._suspects: deque[Member] = deque()
-        self._turn: dict[str, object] = {}
+        self._turn = Turn()
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -128,11 +129,11 @@ class Lookout:
     def _see(self, everyone: bool) -> bool:
         """Look at the suspects, and at everyone if so asked; True if that was news, or if nobody had the time."""
         news = False
-        # The outer loop as in `Driver.pump`: a suspect may come in just before the turn is given back.
+        # The outer loop as in `Turn.work`: a suspect may come in just before the turn is given back.
         while everyone or self._suspects:
             token = object()
             try:
-                if self._turn.setdefault("", token) is not token:
+                if not self._turn.take(token):
                     # A glance is under way, so this look is to be made up for soon.
                     return news or everyone
                 if everyone:
@@ -141,8 +142,7 @@ class Lookout:
                 while self._suspects:
                     news = self._see_one(self._suspects.popleft()) or news
             finally:
-                if self._turn.get("") is token:  # pragma: no branch
-                    del self._turn[""]
+                self._turn.give_back(token)
         return news
 
     def _see_all(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,10 @@ class Member:
         meter: what the strategy notes about the member, for the strategy itself to read; None if it notes nothing.
         observer: who is told of RPCs: the meter, or what stands between it and the pool; None if nobody.
         retired: set, for good, once the member must take no new RPC.
+        limit: RPCs that may be in flight at once; 0 for as long as others wait in line, for one that comes now must not
+            overtake them. Compared by whoever takes a lease, after it has put its token in.
         on_idle: told when the last RPC of a retired member has ended. Called in the middle of anything.
+        on_room: told when an RPC has ended while others wait in line. Called in the middle of anything.
         channel, bound: belong to the room that made the member: its grpc channel, and the counted view of it that
             `get_channel` hands out. The core never looks.
     """
@@ -49,6 +53,7 @@ class Member:
     __slots__ = (
         "__weakref__",
         "_failures",
+        "_misses",
         "_picks",
         "born",
         "bound",
@@ -58,14 +63,18 @@ class Member:
         "id",
         "latency",
         "leases",
+        "limit",
         "meter",
         "observer",
         "on_idle",
+        "on_room",
         "retired",
         "weight",
     )
 
-    def __init__(self, id: int, endpoint: str, *, weight: float = 1, born: float = 0.0) -> None:
+    def __init__(
+        self, id: int, endpoint: str, *, weight: float = 1, born: float = 0.0, limit: float = math.inf
+    ) -> None:
         self.id = id
         self.endpoint = endpoint
         self.weight = weight
@@ -75,11 +84,14 @@ class Member:
         self.latency: float | None = None
         self.meter: Meter | None = None
         self.observer: Meter | None = None
+        self.limit = limit
         self.on_idle: Callable[[Member], object] = _nobody_waits
+        self.on_room: Callable[[Member], object] = _nobody_waits
         self.channel: Any = None
         self.bound: Any = None
         self._picks = Tally()
         self._failures = Tally()
+        self._misses = Tally()
         self.count = self._picks.add
 
     @property
@@ -90,12 +102,41 @@ class Member:
     @property
     def picks(self) -> int:
         """RPCs that were started on this member."""
-        return self._picks.value()
+        return self._picks.value() - self._misses.value()
 
     @property
     def failures(self) -> int:
         """RPCs that ended with a status other than OK, cancellation by the caller not counted."""
         return self._failures.value()
+
+    def admit(self, token: Hashable, limit: float | None = None) -> bool:
+        """Put the token in for an RPC that is about to begin, unless the member is retired or full; True if it is in.
+
+        What counts is the comparison after the token went in: so several threads at once may all find the member full
+        when one of them would have fitted, but never get in beyond its limit.
+
+        Arguments:
+            limit: to go by instead of the member's own.
+        """
+        limit = self.limit if limit is None else limit
+        if self.retired or len(self.leases) >= limit:
+            return False
+        self.leases.add(token)
+        if self.retired or len(self.leases) > limit:
+            self.withdraw(token)
+            return False
+        return True
+
+    def missed(self, token: Hashable) -> None:
+        """Take out the token of an RPC that was counted already, but does not begin here after all."""
+        self._misses.add()
+        self.withdraw(token)
+
+    def withdraw(self, token: Hashable) -> None:
+        """Take out the token of an RPC that was admitted, and does not begin here after all."""
+        self.leases.discard(token)
+        if self.retired or not self.limit:
+            self.rest()
 
     def begin(self, now: float, timed: bool, token: Hashable = None) -> Hashable:
         """Note that an RPC has begun, and return the token that stands for it until it ends.
@@ -126,7 +167,7 @@ class Member:
         except KeyError:
             return False
         finally:
-            if self.retired:
+            if self.retired or not self.limit:
                 self.rest()
         observer = self.observer
         if latency is not None:
@@ -172,18 +213,20 @@ class Member:
         except KeyError:
             return False
         finally:
-            if self.retired:
+            if self.retired or not self.limit:
                 self.rest()
         return True
 
     def rest(self) -> None:
-        """Tell `on_idle` if the member, which is retired, has no RPC left.
+        """Say that an RPC has ended, to whom it matters: that the last one has, or that there is room for another.
 
-        To be called after a token was taken out. The other half of this handshake is in `retire`: it sets `retired`
-        first and looks at the leases second. Here the token goes first and `retired` is looked at second. So at least
-        one of both sees the other.
+        To be called after a token was taken out, if the member is `retired` or its `limit` is 0. The other half of the
+        handshake is in `retire`, and in `Admission`: they set that first and look at the leases second. Here the token
+        goes first and what they set is looked at second. So at least one of both sees the other.
         """
-        if not self.leases:
+        if not self.retired:
+            self.on_room(self)
+        elif not self.leases:
             self.on_idle(self)
 
     def retire(self) -> bool:

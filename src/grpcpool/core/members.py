@@ -53,7 +53,7 @@ class Members:
         for _ in range(count):
             taken = [slot.member.endpoint for slot in self.slots.values() if slot.phase is not Phase.DRAINING]
             endpoint = place(self._policy.endpoints, taken)
-            member = Member(self._next_id, endpoint.target, weight=endpoint.weight, born=now)
+            member = Member(self._next_id, endpoint.target, weight=endpoint.weight, born=now, limit=self._policy.cap)
             self._next_id += 1
             slot = Slot(member, since=now, joining=joining, failures=failures)
             self.slots[member] = slot

@@ -16,7 +16,7 @@ __all__ = ["Pinned"]
 
 
 class Pinned:
-    """Picks one member, and, once it is retired, whichever the pool picks. In the place of an `Engine`, for that."""
+    """Picks one member, and, if that is retired or full, whichever the pool picks. In the place of an `Engine`."""
 
     __slots__ = ("_engine", "_member")
 
@@ -33,6 +33,10 @@ class Pinned:
         """Return the member, or another one if it is retired."""
         return self._engine.generation.pick() if self._member.retired else self._member
 
-    def acquire(self, timed: bool) -> Lease:
-        """Take a lease on the member, or on another one if it is retired."""
-        return self._engine.acquire(timed, self._member)
+    def attempt(self, lease: Lease) -> bool:
+        """Take the lease on the member, or on another one if it is retired or full; False if all are full."""
+        return self._engine.attempt(lease, self._member)
+
+    def spare(self) -> Member | None:
+        """Return a member that has room at this moment, or None."""
+        return self._engine.spare()

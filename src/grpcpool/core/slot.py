@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 from ..endpoint import Endpoint
@@ -13,11 +14,17 @@ __all__ = ["Phase", "Policy", "Slot"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the machine needs of a pool's configuration. Durations are seconds."""
+    """What the machine needs of a pool's configuration. Durations are seconds.
+
+    Attributes:
+        cap: RPCs that may be in flight at once on one member.
+    """
 
     name: str
     endpoints: tuple[Endpoint, ...]
     size: int
+    cap: float = math.inf
+    max_waiting: int = 1000
     backoff_min: float = 1.0
     backoff_max: float = 30.0
     max_reconnect_attempts: int = 5

@@ -104,7 +104,7 @@ def run(scenario: Scenario, make: Callable[[], Strategy], seed: int) -> Figures:
                 member = client.pick()
         else:
             member = client.pick()
-        lease = Lease(member, now)
+        lease = Lease.on(member, now)
         backend = member.channel
         server = servers[backend]
         picks[int(now)][backend] += 1

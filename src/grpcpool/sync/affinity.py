@@ -12,6 +12,7 @@ from ..core.member import Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
 from .channel import Connectivity, CountedChannel, UnaryUnary, _Key, _Method
+from .line import Line
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -26,11 +27,12 @@ class KeyedChannel(CountedChannel):
         self,
         header: str,
         source: Engine | Pinned,
+        line: Line,
         norms: Norms,
         suspect: Callable[[Member], object],
         connectivity: Connectivity,
     ) -> None:
-        super().__init__(KeyedSource(source), norms, suspect, connectivity)
+        super().__init__(KeyedSource(source), line, norms, suspect, connectivity)
         self.header = header
 
     def unary_unary(
@@ -57,15 +59,15 @@ class KeyedMethod(_Method):
         super().__init__(channel, key)
         self._header = channel.header
 
-    def block(self, how: str, request: Any, *arguments: Any) -> Any:
+    def block(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Run a blocking RPC, which is picked for by its key, and return its result."""
-        timeout, metadata, *rest = arguments
+        metadata, *rest = arguments
         with announced(self._header, metadata) as metadata:
             return super().block(how, request, timeout, metadata, *rest)
 
-    def launch(self, how: str, request: Any, *arguments: Any) -> Any:
+    def launch(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Start an RPC, which is picked for by its key, and return its call."""
-        timeout, metadata, *rest = arguments
+        metadata, *rest = arguments
         with announced(self._header, metadata) as metadata:
             return super().launch(how, request, timeout, metadata, *rest)
 

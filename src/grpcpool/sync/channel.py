@@ -11,12 +11,13 @@ import grpc
 
 from ..core.affinity import KeyedSource
 from ..core.generation import Generation
-from ..core.lease import Lease
+from ..core.lease import NOBODY, Lease
 from ..core.member import SMOOTHING, Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
 from ..inflight import InFlight, finish
 from ..outcome import code_of
+from .line import Line
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,8 +41,8 @@ class Source(Protocol):
         """What has the `pick` that is to be called now."""
         ...
 
-    def acquire(self, timed: bool) -> Lease:
-        """Pick, and take a lease on what was picked."""
+    def attempt(self, lease: Lease) -> bool:
+        """Pick, and take the lease on what was picked, or on another one if that is full; False if all are full."""
         ...
 
 
@@ -60,15 +61,17 @@ class CountedChannel(grpc.Channel):
 
     Arguments:
         source: knows the member that shall serve the next RPC.
+        line: where an RPC waits if every member is full.
         norms: of the methods of the whole pool.
         suspect: told of a member on which an RPC ended UNAVAILABLE.
         connectivity: what `subscribe` is passed on to.
     """
 
     def __init__(
-        self, source: Source, norms: Norms, suspect: Callable[[Member], object], connectivity: Connectivity
+        self, source: Source, line: Line, norms: Norms, suspect: Callable[[Member], object], connectivity: Connectivity
     ) -> None:
         self._source = source
+        self._line = line
         self._norms = norms
         self._suspect = suspect
         self._connectivity = connectivity
@@ -166,10 +169,11 @@ class _Method:
         norm, suspect, timed: see `inflight.Method`.
     """
 
-    __slots__ = ("_keep", "_key", "_lock", "_suspect", "inner", "norm", "source", "timed")
+    __slots__ = ("_keep", "_key", "_line", "_lock", "_suspect", "inner", "norm", "source", "timed")
 
     def __init__(self, channel: CountedChannel, key: _Key) -> None:
         self.source = channel._source
+        self._line = channel._line
         self.inner: dict[Member, Any] = {}
         self.norm = channel._norms.of(key[1])
         self._suspect = channel._suspect
@@ -203,33 +207,37 @@ class _Method:
         """Have a look taken at a member on which an RPC ended UNAVAILABLE."""
         self._suspect(member)
 
-    def block(self, how: str, request: Any, *arguments: Any) -> Any:
+    def block(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Run a blocking RPC by the multicallable's method `how`, and return its result."""
-        lease = self.source.acquire(self.timed)
-        member, started = lease.member, lease.started
+        lease = Lease(self.timed)
+        # All of it within `try`, for Ctrl-C can strike after any step.
         try:
-            multicallable = self.inner.get(member) or self.build(member)
-            result = getattr(multicallable, how)(request, *arguments)
+            if not self.source.attempt(lease):
+                timeout = self._line.wait(lease, timeout)
+            multicallable = self.inner.get(lease.member) or self.build(lease.member)
+            result = getattr(multicallable, how)(request, timeout, *arguments)
             now = monotonic()
-            member.answered(lease, now, now - started if self.timed else None, self.norm)
+            lease.member.answered(lease, now, now - lease.started if self.timed else None, self.norm)
         except BaseException as error:
             # As in `UnaryUnary.__call__`.
             try:
-                finish(self, member, lease, started, code_of(error))
+                if lease.member is not NOBODY:
+                    finish(self, lease.member, lease, lease.started, code_of(error))
             finally:
-                if lease in member.leases:
-                    lease.release(monotonic())
+                lease.cancel(monotonic())
             raise
         return result
 
-    def launch(self, how: str, request: Any, *arguments: Any) -> Any:
+    def launch(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Start an RPC by the multicallable's method `how`, and return its call; the lease ends when the call does."""
-        lease = self.source.acquire(self.timed)
-        member = lease.member
+        lease = Lease(self.timed)
         call: Any = None
         try:
+            if not self.source.attempt(lease):
+                timeout = self._line.wait(lease, timeout)
+            member = lease.member
             multicallable = self.inner.get(member) or self.build(member)
-            call = getattr(multicallable, how)(request, *arguments)
+            call = getattr(multicallable, how)(request, timeout, *arguments)
             flight = InFlight(call, InFlight.abandoned)
             flight.member = member
             flight.method = self
@@ -237,7 +245,7 @@ class _Method:
             lease.hand_over(flight)
         except BaseException as error:
             # TypeError: not one of grpc's calls (an interceptor may return anything) and nothing that can be watched.
-            lease.release(monotonic())
+            lease.cancel(monotonic())
             if isinstance(error, TypeError) and "weak reference" in str(error):
                 return call
             raise
@@ -275,11 +283,11 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         started = monotonic()
         # All of it within `try`, for Ctrl-C can strike after any step.
         try:
-            member.leases.add(token)
-            if member.retired:
-                # It left between the pick and the lease.
-                member.leases.remove(token)
-                member.rest()
+            leases = member.leases
+            leases.add(token)
+            if member.retired or len(leases) > member.limit:
+                # It left between the pick and the lease, or it is full.
+                member.missed(token)
                 return method.block("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
             observer = member.observer
             if observer is not None:
@@ -287,10 +295,10 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
             call = method.inner.get(member) or method.build(member)
             result = call(request, timeout, metadata, credentials, wait_for_ready, compression)
             now = monotonic()
-            member.leases.remove(token)
-            # Another thread may have set it meanwhile.
-            if member.retired:
-                member.rest()  # type: ignore[unreachable]
+            leases.remove(token)
+            # Another thread may have set these meanwhile.
+            if member.retired or not member.limit:  # type: ignore[redundant-expr]
+                member.rest()
             latency, average = now - started, member.latency
             member.latency = latency if average is None else average + (latency - average) * SMOOTHING
             if observer is not None:

@@ -25,6 +25,7 @@ from .affinity import KeyedChannel
 from .channel import CountedChannel
 from .connect import ask, build_channel, watch
 from .errors import RpcNotConnected
+from .line import Line
 from .monitor import SLOW, Monitor
 from .subscribers import Subscribers
 
@@ -60,11 +61,12 @@ class SyncRoom:
         self.subscribers = Subscribers()
         self.engine = assemble(config, self)
         self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
+        self._line = Line(self.engine, config.acquire_timeout)
         self.front = self._counted(self.engine)
 
     def _counted(self, source: Engine | Pinned) -> CountedChannel:
         # Interceptors go around the pick, not around each member: one that tries again is then given another member.
-        common = (source, self.engine.norms, self._suspect, self)
+        common = (source, self._line, self.engine.norms, self._suspect, self)
         header = self._config.affinity_header
         counted = CountedChannel(*common) if header is None else KeyedChannel(header, *common)
         if not self._interceptors:
@@ -183,6 +185,10 @@ class SyncRoom:
 
     def wake(self) -> None:
         self._monitor.ring()
+
+    def is_here(self) -> bool:
+        # A lease is taken and a thread is woken anywhere.
+        return True
 
     def on_first_use(self) -> None:
         self.open()

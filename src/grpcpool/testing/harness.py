@@ -91,7 +91,7 @@ class StrategyHarness:
         """
         with contextlib.nullcontext() if key is None else affinity(key):
             member = self._generation.pick()
-        self._running[member.id].append(Lease(member, self.clock(), timed))
+        self._running[member.id].append(Lease.on(member, self.clock(), timed))
         return member.id
 
     def done(self, index: int, latency: float | None = None, ok: bool = True) -> None:

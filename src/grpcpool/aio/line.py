@@ -1,0 +1,137 @@
+"""Waiting for a member to have room, on a loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from .. import originals
+from ..core.admission import Waiter
+from ..core.engine import Engine
+from ..core.lease import NOBODY, Lease
+from ..core.line import describe_closed, describe_full, describe_wait, longest
+from .calls import let_go_of_calls
+from .errors import AioPoolFull, AioPoolTimeout, AioWaitClosed
+from .interceptors import KINDS, for_members
+
+if TYPE_CHECKING:
+    from .channel import _Method
+
+__all__ = ["Line"]
+
+# The method whose call is being made on the slow lane. The interceptor runs in a task that starts out from here.
+_METHOD: ContextVar[_Method] = ContextVar("grpcpool.line.method")
+
+
+class _Clerk:
+    """An interceptor of every kind: has calls of the slow lane wait for a lease, and makes them where that is then."""
+
+    def __init__(self, wait: Callable[[Lease, float | None], Coroutine[Any, Any, float | None]]) -> None:
+        self._wait = wait
+
+    async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        method = _METHOD.get()
+        lease = Lease(method.timed)
+        try:
+            timeout = details.timeout
+            if not method.source.attempt(lease):
+                timeout = await self._wait(lease, timeout)
+            call = method.start(lease, request, timeout, details)
+        except BaseException:
+            lease.cancel(monotonic())
+            raise
+        # What is written to a call that waits is passed on by grpc, which expects this of the call that it goes to; it
+        # is there unless interceptors of the user's stand before that as well.
+        if not hasattr(call, "_done_writing_flag"):
+            call._done_writing_flag = False
+        return call
+
+    intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = intercept_unary_unary
+
+
+class Line:
+    """The line in front of a pool's members, for callers that are given a call at once, and wait inside it.
+
+    grpc's own calls can do that where an interceptor stands before them: so the RPCs that have to wait go by a channel
+    of their own, the slow lane, which never connects. Its one interceptor waits, and then makes the call on a member.
+
+    Arguments:
+        acquire_timeout: how long an RPC may wait, in seconds; None: as long as its own deadline allows.
+        loop: returns the pool's loop.
+    """
+
+    def __init__(
+        self, engine: Engine, acquire_timeout: float | None, loop: Callable[[], asyncio.AbstractEventLoop]
+    ) -> None:
+        self._engine = engine
+        self._acquire_timeout = acquire_timeout
+        self._loop = loop
+        self._lane: grpc.aio.Channel | None = None
+
+    def multicallable(self, kind: str, *arguments: Any) -> Any:
+        """Return the multicallable of a method on the slow lane."""
+        if self._lane is None:
+            clerk = _Clerk(self._wait)
+            interceptors = for_members({kind: [clerk] for kind in KINDS})
+            self._lane = originals.aio_insecure_channel("ipv4:0.0.0.0:0", interceptors=interceptors)
+            let_go_of_calls(self._lane)
+        return getattr(self._lane, kind)(*arguments)
+
+    @staticmethod
+    def launch(method: _Method, multicallable: Any, request: Any, **arguments: Any) -> Any:
+        """Make a call of the method on the slow lane, and return it at once."""
+        token = _METHOD.set(method)
+        try:
+            return multicallable(request, **arguments)
+        finally:
+            _METHOD.reset(token)
+
+    async def close(self) -> None:
+        """Close the slow lane."""
+        if self._lane is not None:
+            await self._lane.close()
+
+    async def _wait(self, lease: Lease, timeout: float | None) -> float | None:
+        """Wait until the lease is taken, and return what is left of the RPC's timeout.
+
+        Arguments:
+            timeout: the RPC's, in seconds; None if it has no deadline.
+
+        Raises:
+            AioPoolFull: too many wait already.
+            AioPoolTimeout: it took too long.
+            AioWaitClosed: the pool was closed meanwhile.
+
+        If it raises, the lease may have been taken nevertheless; give it back by `Lease.cancel`.
+        """
+        admission, loop = self._engine.admission, self._loop()
+        turn: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not turn.done():
+                turn.set_result(None)
+
+        waiter = Waiter(lease, wake)
+        if not admission.enter(waiter):
+            raise AioPoolFull(describe_full(self._engine))
+        started = monotonic()
+        alarm = loop.call_later(max(longest(self._acquire_timeout, timeout), 0), wake)
+        try:
+            await turn
+        except BaseException:
+            admission.leave(waiter)
+            raise
+        finally:
+            alarm.cancel()
+        waited = monotonic() - started
+        if admission.leave(waiter):
+            admission.refused.add()
+            raise AioPoolTimeout(describe_wait(self._engine, waited))
+        if lease.member is NOBODY:
+            raise AioWaitClosed(describe_closed(self._engine, waited))
+        return None if timeout is None else max(timeout - waited, 0)

@@ -1,0 +1,232 @@
+"""Where RPCs wait while every member is full: a line, first come, first served."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from ..strategies.base import Clock
+from .counters import Tally
+from .lease import Lease
+from .member import Member
+from .turn import Turn
+
+__all__ = ["Admission", "Waiter"]
+
+
+class Waiter:
+    """One RPC in line.
+
+    Its fate is settled once: either it is given its lease, or it leaves.
+
+    Arguments:
+        lease: to be taken for it.
+        wake: called once when its fate is settled by others, from any thread, in the middle of anything.
+
+    Attributes:
+        since: when it came, on the pool's clock.
+    """
+
+    __slots__ = ("_fate", "_wake", "lease", "since")
+
+    def __init__(self, lease: Lease, wake: Callable[[], object]) -> None:
+        self.lease = lease
+        self.since = 0.0
+        self._wake = wake
+        self._fate: dict[str, object] = {}
+
+    def settle(self) -> bool:
+        """Settle its fate; True for the one caller who does."""
+        token = object()
+        return self._fate.setdefault("", token) is token
+
+    def give(self, member: Member, cap: float, now: float) -> bool:
+        """Take its lease on the member and wake it, unless it has left; False if the member has no room for it."""
+        lease = self.lease
+        if not member.admit(lease, cap):
+            return False
+        if not self.settle():
+            member.withdraw(lease)
+            return True
+        try:
+            lease.begin(member, now)
+        finally:
+            self._wake()
+        return True
+
+    def dismiss(self) -> None:
+        """Wake it without a lease, unless it has left."""
+        if self.settle():
+            self._wake()
+
+
+class Admission:
+    """The line in front of the members of one pool.
+
+    While nobody waits it costs an RPC one comparison: of a member's RPCs in flight with its `limit`. As soon as one
+    waits, all limits are 0. So whoever comes later gets into line behind it, and whoever ends an RPC says so here.
+
+    All that changes here is changed by one thread at a time, whichever has the turn, one piece of news after the other:
+    nobody waits for a lock, and a garbage collection that ends an RPC in the middle of this leaves its news and goes.
+
+    Arguments:
+        cap: RPCs that may be in flight at once on one member.
+        most: RPCs that may wait.
+        here: whether this may be worked on in this thread; else it waits for the next `serve`.
+        call: sees to it that `serve` is called soon, elsewhere.
+        on_line: told when a line forms.
+
+    Attributes:
+        shut: others wait, so that an RPC that comes now need not try.
+        waited: RPCs that had to wait.
+        refused: RPCs that were not let into line, or left it because they had waited too long.
+        seconds: how long those waited, in sum, that wait no longer.
+    """
+
+    def __init__(
+        self,
+        cap: float,
+        most: int,
+        *,
+        clock: Clock,
+        here: Callable[[], bool],
+        call: Callable[[], object],
+        on_line: Callable[[], object],
+    ) -> None:
+        self.cap = cap
+        self.most = most
+        self.waited = Tally()
+        self.refused = Tally()
+        self.seconds = 0.0
+        self.shut = False
+        self._clock = clock
+        self._here = here
+        self._call = call
+        self._on_line = on_line
+        self._line: OrderedDict[Waiter, None] = OrderedDict()
+        # What is to be done, and with whom.
+        self._news: deque[tuple[Callable[[tuple[Member, ...]], object], tuple[Member, ...]]] = deque()
+        self._turn = Turn()
+        self._members: tuple[Member, ...] = ()
+        self._known: frozenset[Member] = frozenset()
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """RPCs that wait now."""
+        return len(self._line)
+
+    # --- what others say; safe from anywhere
+
+    def enter(self, waiter: Waiter) -> bool:
+        """Put an RPC into line; False if as many wait as may."""
+        if len(self._line) >= self.most:
+            self.refused.add()
+            return False
+        waiter.since = self._clock()
+        self.waited.add()
+        self._line[waiter] = None
+        # Else there is a line already, and whoever makes room says so.
+        if not self.shut:
+            self._say(self._came)
+        return True
+
+    def leave(self, waiter: Waiter) -> bool:
+        """Take an RPC out of line; False if it has been, or is just being, woken."""
+        if not waiter.settle():
+            return False
+        # Its place in line goes when its turn comes, or now.
+        self._say(lambda _: self._strike(waiter, self._clock()))
+        return True
+
+    def room(self, member: Member) -> None:
+        """Note that an RPC has ended on the member."""
+        self._say(self._fill, (member,))
+
+    def adopt(self, members: tuple[Member, ...]) -> None:
+        """Note that these are the members now. They are said here before anybody else can pick them."""
+        self._say(self._adopt, members)
+
+    def close(self) -> None:
+        """Wake all who wait, without a lease."""
+        self._say(self._dismiss)
+
+    def serve(self) -> None:
+        """Work off what has been said, unless another thread is at it."""
+        try:
+            self._turn.work(self._news.__len__, self._step)
+        except BaseException:
+            # Ctrl-C has struck in this thread, of all threads; somebody has to go on.
+            self._call()
+            raise
+
+    # --- what comes of it; for whoever has the turn
+
+    def _say(self, what: Callable[[tuple[Member, ...]], object], members: tuple[Member, ...] = ()) -> None:
+        self._news.append((what, members))
+        if self._here():
+            self.serve()
+        else:
+            self._call()
+
+    def _step(self) -> None:
+        # Taken off the list when it is done: all of it can be done twice, if an interrupt strikes in between.
+        what, members = self._news[0]
+        what(members)
+        if self.shut and not self._line:
+            self.shut = False
+            for member in self._members:
+                member.limit = self.cap
+            # Whoever came before that has found it shut, and has said nothing.
+            if self._line:
+                self._came(())
+        self._news.popleft()
+
+    def _came(self, _: tuple[Member, ...]) -> None:
+        if self._closed:
+            self._dismiss(())
+        elif not self.shut and self._line:
+            self.shut = True
+            for member in self._members:
+                member.limit = 0
+            # Room that was made before that was not said here.
+            self._fill(self._members)
+            if self._line:
+                self._on_line()
+
+    def _adopt(self, members: tuple[Member, ...]) -> None:
+        self._members = members
+        self._known = frozenset(members)
+        for member in members:
+            member.limit = 0 if self.shut else self.cap
+        self._fill(members)
+
+    def _fill(self, members: tuple[Member, ...]) -> None:
+        for member in members:
+            while self._line and member in self._known:
+                waiter = self._oldest()
+                now = self._clock()
+                if not waiter.give(member, self.cap, now):
+                    break
+                self._strike(waiter, now)
+
+    def _oldest(self) -> Waiter:
+        while True:
+            # Not taken out yet: an interrupt may strike before its fate is settled.
+            try:
+                return next(iter(self._line))
+            except RuntimeError:
+                # Another one has come at this very moment.
+                continue
+
+    def _strike(self, waiter: Waiter, now: float) -> None:
+        if waiter in self._line:
+            del self._line[waiter]
+            self.seconds += now - waiter.since
+
+    def _dismiss(self, _: tuple[Member, ...]) -> None:
+        self._closed = True
+        while self._line:
+            waiter = self._oldest()
+            waiter.dismiss()
+            self._strike(waiter, self._clock())

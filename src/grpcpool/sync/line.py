@@ -1,0 +1,66 @@
+"""Waiting for a member to have room, in a thread."""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+
+from ..core.admission import Waiter
+from ..core.engine import Engine
+from ..core.lease import NOBODY, Lease
+from ..core.line import describe_closed, describe_full, describe_wait, longest
+from .errors import RpcPoolFull, RpcPoolTimeout, RpcWaitClosed
+
+__all__ = ["Line"]
+
+
+class Line:
+    """The line in front of a pool's members, for callers that block.
+
+    Arguments:
+        acquire_timeout: how long an RPC may wait, in seconds; None: as long as its own deadline allows.
+    """
+
+    def __init__(self, engine: Engine, acquire_timeout: float | None) -> None:
+        self._engine = engine
+        self._acquire_timeout = acquire_timeout
+
+    def wait(self, lease: Lease, timeout: float | None) -> float | None:
+        """Block until the lease is taken, and return what is left of the RPC's timeout.
+
+        Arguments:
+            timeout: the RPC's, in seconds; None if it has no deadline.
+
+        Raises:
+            RpcPoolFull: too many wait already.
+            RpcPoolTimeout: it took too long.
+            RpcWaitClosed: the pool was closed meanwhile.
+
+        If it raises, the lease may have been taken nevertheless; give it back by `Lease.cancel`.
+        """
+        admission = self._engine.admission
+        # A bare lock, to be released by whoever serves this waiter: that is one step, and safe even if it happens in a
+        # garbage collection in the middle of this wait. An event has a lock inside that it would then wait for.
+        turn = threading.Lock()
+        turn.acquire()
+        waiter = Waiter(lease, turn.release)
+        if not admission.enter(waiter):
+            raise RpcPoolFull(describe_full(self._engine))
+        started = monotonic()
+        limit = longest(self._acquire_timeout, timeout)
+        try:
+            served = turn.acquire(timeout=min(max(limit, 0), threading.TIMEOUT_MAX))
+        except BaseException:
+            # Ctrl-C.
+            admission.leave(waiter)
+            raise
+        waited = monotonic() - started
+        if not served and admission.leave(waiter):
+            admission.refused.add()
+            raise RpcPoolTimeout(describe_wait(self._engine, waited))
+        if not served:
+            # It is its turn at this very moment.
+            turn.acquire()
+        if lease.member is NOBODY:
+            raise RpcWaitClosed(describe_closed(self._engine, waited))
+        return None if timeout is None else max(timeout - waited, 0)
