@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from time import monotonic
 
 import grpc
 
 from .core.member import Member
 from .core.norm import Norm
 
-__all__ = ["BLAMED", "OK", "UNAVAILABLE", "code_of", "settle"]
+__all__ = ["BLAMED", "OK", "TRIES", "UNAVAILABLE", "code_of", "left", "refused", "settle"]
 
 # Looking a member up in an enum takes longer than all the rest that is done at the end of an RPC.
 OK = grpc.StatusCode.OK
@@ -27,10 +28,32 @@ BLAMED = frozenset(
     }
 )
 
+# How grpc words it that the server refused a stream (REFUSED_STREAM, RFC 9113, section 8.7: "the stream is being closed
+# prior to any processing having occurred"). There is nothing but these words to tell it by; should they change, such
+# RPCs end UNAVAILABLE, as they do on a plain channel.
+REFUSED_STREAM = "RST_STREAM with error code 7"
+# How often the pool sends an RPC in all that is refused like that. grpc itself has sent it twice each time, on the same
+# connection; another member, or the same one a little later, will rarely refuse it again.
+TRIES = 3
+
 
 def code_of(error: BaseException) -> grpc.StatusCode | None:
     """Return the status that an exception carries; None if it is not grpc's, or has none."""
     return error.code() if isinstance(error, grpc.RpcError) and hasattr(error, "code") else None
+
+
+def refused(code: grpc.StatusCode | None, details: str | None) -> bool:
+    """Say whether an RPC ended without the server having looked at it, because it has too many of them already.
+
+    That may happen below the limit as well: a server that is busy goes on counting, for a moment, streams whose end the
+    client has long been told.
+    """
+    return code is UNAVAILABLE and REFUSED_STREAM in (details or "")
+
+
+def left(timeout: float | None, started: float) -> float | None:
+    """Return what is left now of the timeout of something that started then; None: there is no end to it."""
+    return None if timeout is None else max(timeout - (monotonic() - started), 0)
 
 
 def settle(

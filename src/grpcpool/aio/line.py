@@ -15,6 +15,7 @@ from ..core.admission import Waiter
 from ..core.engine import Engine
 from ..core.lease import NOBODY, Lease
 from ..core.line import describe_closed, describe_full, describe_wait, longest
+from ..outcome import TRIES, UNAVAILABLE, left, refused
 from .calls import let_go_of_calls
 from .errors import AioPoolFull, AioPoolTimeout, AioWaitClosed
 from .interceptors import KINDS, for_members
@@ -35,10 +36,30 @@ class _Clerk:
         self._wait = wait
 
     async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        timeout = details.timeout
+        for _ in range(TRIES - 1):
+            started = monotonic()
+            call = await self._serve(details, request, timeout)
+            try:
+                code = await call.code()
+            except BaseException:
+                # The caller cancels it.
+                call.cancel()
+                raise
+            if code is not UNAVAILABLE or not refused(code, await call.details()):
+                return call
+            timeout = left(timeout, started)
+        return await self._serve(details, request, timeout)
+
+    async def intercept_unary_stream(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
+        return await self._serve(details, request, details.timeout)
+
+    intercept_stream_unary = intercept_stream_stream = intercept_unary_stream
+
+    async def _serve(self, details: grpc.aio.ClientCallDetails, request: Any, timeout: float | None) -> Any:
         method = _METHOD.get()
         lease = Lease(method.timed)
         try:
-            timeout = details.timeout
             if not method.source.attempt(lease):
                 timeout = await self._wait(lease, timeout)
             call = method.start(lease, request, timeout, details)
@@ -50,8 +71,6 @@ class _Clerk:
         if not hasattr(call, "_done_writing_flag"):
             call._done_writing_flag = False
         return call
-
-    intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = intercept_unary_unary
 
 
 class Line:
@@ -134,4 +153,4 @@ class Line:
             raise AioPoolTimeout(describe_wait(self._engine, waited))
         if lease.member is NOBODY:
             raise AioWaitClosed(describe_closed(self._engine, waited))
-        return None if timeout is None else max(timeout - waited, 0)
+        return left(timeout, started)

@@ -122,7 +122,8 @@ class Member:
         if self.retired or len(self.leases) >= limit:
             return False
         self.leases.add(token)
-        if self.retired or len(self.leases) > limit:
+        # Another thread may have set it meanwhile.
+        if self.retired or len(self.leases) > limit:  # type: ignore[redundant-expr]
             self.withdraw(token)
             return False
         return True

@@ -16,7 +16,7 @@ from ..core.member import SMOOTHING, Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
 from ..inflight import InFlight, finish
-from ..outcome import code_of
+from ..outcome import TRIES, UNAVAILABLE, code_of, left, refused
 from .line import Line
 
 if TYPE_CHECKING:
@@ -209,6 +209,18 @@ class _Method:
 
     def block(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Run a blocking RPC by the multicallable's method `how`, and return its result."""
+        # What a stream of requests has given cannot be sent again.
+        for _ in range(TRIES - 1 if self.timed else 0):
+            started = monotonic()
+            try:
+                return self._try(how, request, timeout, *arguments)
+            except grpc.RpcError as error:
+                if not _refused(error):
+                    raise
+                timeout = left(timeout, started)
+        return self._try(how, request, timeout, *arguments)
+
+    def _try(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         lease = Lease(self.timed)
         # All of it within `try`, for Ctrl-C can strike after any step.
         try:
@@ -257,6 +269,10 @@ class _Method:
 
 def _nothing() -> None:
     return None
+
+
+def _refused(error: BaseException) -> bool:
+    return code_of(error) is UNAVAILABLE and refused(UNAVAILABLE, getattr(error, "details", _nothing)())
 
 
 class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
@@ -311,8 +327,12 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
                 # Ctrl-C can strike in there too, and an error that is not of grpc's own making may not say its code.
                 if token in member.leases:
                     member.dropped(token, monotonic(), 0.0)
-            raise
-        return result
+            if not _refused(error):
+                raise
+            timeout = left(timeout, started)
+        else:
+            return result
+        return method.block("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
 
     def with_call(
         self,

@@ -9,6 +9,7 @@ from ..core.admission import Waiter
 from ..core.engine import Engine
 from ..core.lease import NOBODY, Lease
 from ..core.line import describe_closed, describe_full, describe_wait, longest
+from ..outcome import left
 from .errors import RpcPoolFull, RpcPoolTimeout, RpcWaitClosed
 
 __all__ = ["Line"]
@@ -63,4 +64,4 @@ class Line:
             turn.acquire()
         if lease.member is NOBODY:
             raise RpcWaitClosed(describe_closed(self._engine, waited))
-        return None if timeout is None else max(timeout - waited, 0)
+        return left(timeout, started)
