@@ -11,6 +11,7 @@ from .config import PoolConfig
 from .core.affinity import require_keyed
 from .core.engine import Engine, Room
 from .core.slot import Policy
+from .elastic import band_of
 from .events import Listener
 from .strategies import resolve
 from .telemetry.logging import writer
@@ -33,6 +34,14 @@ def assemble(config: PoolConfig, room: Room) -> Engine:
         size=config.member_count,
         cap=math.inf if config.max_concurrent_streams is None else config.max_concurrent_streams,
         max_waiting=config.max_waiting,
+        bounds=(config.min_size or config.member_count, config.max_size or config.member_count),
+        band=band_of(config),
+        scale_down_interval=config.scale_down_interval,
+        max_lifetime=config.max_lifetime,
+        max_idle=config.max_idle,
+        primed=config.primer is not None,
+        primer_timeout=config.primer_timeout,
+        drain_timeout=config.drain_timeout,
         backoff_min=config.backoff_min,
         backoff_max=config.backoff_max,
         max_reconnect_attempts=config.max_reconnect_attempts,

@@ -322,6 +322,12 @@ def listener(value: Any) -> None:
     require(usable, "listeners", value, "callables that take one event, and no coroutine functions", wrong_type=True)
 
 
+def primer(value: Any) -> None:
+    """Refuse what cannot be called with a channel."""
+    good = value is None or callable(value)
+    require(good, "primer", value, "a callable that takes a channel, or None", wrong_type=True)
+
+
 # --- arguments of the pools' methods
 
 

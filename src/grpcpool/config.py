@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from . import checks
+from . import checks, elastic
 from .endpoint import Endpoint
 from .errors import ConfigError, ConfigTypeError
 from .events import Listener
@@ -57,6 +57,15 @@ class _Options(TypedDict, total=False):
     max_concurrent_streams: int | None
     max_waiting: int
     acquire_timeout: float | None
+    min_size: int | None
+    max_size: int | None
+    target_in_flight: tuple[float, float] | None
+    scale_down_interval: float
+    max_lifetime: float | None
+    max_idle: float | None
+    primer: Callable[[Any], Any] | None
+    primer_timeout: float
+    drain_timeout: float | None
     connections_per_member: int | None
     telemetry_interval: float | None
     telemetry_sample_rate: int
@@ -127,6 +136,25 @@ class PoolConfig:
         max_waiting: RPCs that may wait in line; more are refused at once with a `PoolFull`. 0 or more; default 1000.
         acquire_timeout: how long an RPC may wait in line before it ends in a `PoolTimeout`. 0 or more; default: None,
             until its own deadline, or 30 if it has none. What it has waited is taken off its deadline.
+        min_size, max_size: let the load move the size between these two; the pool begins with `min_size`. At least one
+            for each target, and `max_size` above `min_size`. Default: None, a fixed `size`. `min_size` alone is
+            refused, for such a pool could never scale; `max_size` alone begins with one member for each target.
+        target_in_flight: (low, high), RPCs in flight per member: above `high`, or when RPCs wait, the pool grows at
+            once, at most to twice its size; below `low` for a whole `scale_down_interval` it gives up a quarter of its
+            members at most. 0 or more, and `low` below `high`. Default: None, a fifth and four fifths of
+            `max_concurrent_streams`, or of 100, which is the least that HTTP/2 wants a server to allow.
+        scale_down_interval: how long the load must have been low before each step down. Above 0; default 5.
+        max_lifetime: members older than this (up to a tenth less, at random) are replaced, a tenth of the pool at a
+            time: first the new one connects, then the old one drains. For connections that stick to one backend behind
+            a balancer, and for fresh name resolution. Above 0; default: None, never.
+        max_idle: members above `min_size` on which no RPC has run for so long leave. Above 0; default: None, only
+            `target_in_flight` decides.
+        primer: called with each new channel once it is connected, and before it is picked: for a first RPC that warms
+            something up. In a thread of its own (sync); a coroutine function (aio). What it raises is logged, and it is
+            called again after a backoff. While no member is ready at all, RPCs do not wait for it. Default: None.
+        primer_timeout: how long the primer may take; then the channel is given up for another one. Above 0; default 5.
+        drain_timeout: how long a member that has left the picks waits for the end of its last RPCs (long streams, that
+            is) before it cancels them. Above 0; default: None, as long as they last.
         connections_per_member: let grpc open further connections inside a member, up to this many to each address,
             while all it has are at the server's stream limit (``connectionScaling`` in the service config). At least
             1; default: None, what `options` say, or else one. A service config in `options` is kept, and must not
@@ -161,6 +189,15 @@ class PoolConfig:
     max_concurrent_streams: int | None = None
     max_waiting: int = 1000
     acquire_timeout: float | None = None
+    min_size: int | None = None
+    max_size: int | None = None
+    target_in_flight: tuple[float, float] | None = None
+    scale_down_interval: float = 5.0
+    max_lifetime: float | None = None
+    max_idle: float | None = None
+    primer: Callable[[Any], Any] | None = None
+    primer_timeout: float = 5.0
+    drain_timeout: float | None = None
     connections_per_member: int | None = None
     telemetry_interval: float | None = 5.0
     telemetry_sample_rate: int = 1
@@ -178,8 +215,11 @@ class PoolConfig:
         settle("interceptors", checks.sequence("interceptors", self.interceptors))
         listeners = self.listeners
         settle("listeners", (listeners,) if callable(listeners) else checks.sequence("listeners", listeners))
+        if self.max_size is not None and self.min_size is None:
+            settle("min_size", len(self.endpoints))
         if self.size is None:
-            settle("size", max(DEFAULT_SIZE, len(self.endpoints)))
+            settle("size", max(DEFAULT_SIZE, len(self.endpoints)) if self.min_size is None else self.min_size)
+        elastic.check(self)
         self._check()
 
     def _check(self) -> None:
@@ -196,9 +236,16 @@ class PoolConfig:
         checks.require(named, "strategy", strategy, allowed, wrong_type=True)
         if self.affinity_header is not None:
             checks.header("affinity_header", self.affinity_header)
-        for field in ("keepalive_time", "ping_interval", "telemetry_interval"):
+        for field in (
+            "keepalive_time",
+            "ping_interval",
+            "telemetry_interval",
+            "max_lifetime",
+            "max_idle",
+            "drain_timeout",
+        ):
             checks.seconds(field, getattr(self, field), optional=True)
-        for field in ("keepalive_timeout", "ping_timeout", "connect_timeout"):
+        for field in ("keepalive_timeout", "ping_timeout", "connect_timeout", "scale_down_interval", "primer_timeout"):
             checks.seconds(field, getattr(self, field))
         # Below 0.1 s the retries of a large pool are a load of their own; grpc rounds smaller values up to it as well.
         checks.seconds("backoff_min", self.backoff_min, at_least=0.1)
@@ -208,6 +255,7 @@ class PoolConfig:
             checks.integer("max_concurrent_streams", self.max_concurrent_streams, at_least=1)
         checks.integer("max_waiting", self.max_waiting, at_least=0)
         checks.waiting("acquire_timeout", self.acquire_timeout, optional=True)
+        checks.primer(self.primer)
         if self.connections_per_member is not None:
             checks.connections(self.connections_per_member)
             self.channel_options()  # refuses what does not go with it
@@ -378,6 +426,8 @@ class PoolConfig:
                 text = f"<{', '.join(name for name, _ in value)}>"
             elif field.name in ("interceptors", "listeners"):
                 text = f"<{len(value)}>"
+            elif field.name == "primer":
+                text = f"<{getattr(value, '__qualname__', type(value).__qualname__)}>"
             else:
                 text = repr(value)
             parts.append(f"{field.name}={text}")

@@ -17,6 +17,7 @@ __all__ = [
     "Connected",
     "ConnectionDown",
     "Disconnected",
+    "Drained",
     "Event",
     "Listener",
     "MaintenanceFailed",
@@ -25,8 +26,11 @@ __all__ = [
     "Picked",
     "Pinged",
     "PoolHealth",
+    "PrimerFailed",
     "Rebuilt",
     "ReconnectScheduled",
+    "Recycled",
+    "Saturated",
     "ScaledDown",
     "ScaledUp",
     "Scaling",
@@ -91,6 +95,7 @@ class Scaling(Event):
         succeeded: how many of them did.
         failed: how many did not.
         new_size: the pool's size afterwards.
+        reason: what asked for it: somebody, or the load.
     """
 
     duration: float
@@ -98,6 +103,7 @@ class Scaling(Event):
     succeeded: int
     failed: int
     new_size: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +124,35 @@ class StatusReport(Event):
         expected: the size asked for.
         current: members with a working connection.
         status: ``"healthy"`` if all are connected, ``"degraded"`` if some are, ``"down"`` if none is.
+        in_flight: RPCs running now.
+        waiting: RPCs that wait for room now.
+        waited, waited_seconds: RPCs that had to wait since the pool was made, and for how long in sum.
+        refused: RPCs that were turned away since then, at once or after they had waited too long.
     """
 
     expected: int
     current: int
     status: PoolHealth
+    in_flight: int
+    waiting: int
+    waited: int
+    waited_seconds: float
+    refused: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saturated(Event):
+    """Every member is full, and RPCs have begun to wait. Told once a second at most.
+
+    Attributes:
+        size: the pool's size.
+        in_flight: RPCs running now.
+        waiting: RPCs that wait.
+    """
+
+    size: int
+    in_flight: int
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +205,42 @@ class Rebuilt(MemberEvent):
 
     replacement: int
     attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recycled(MemberEvent):
+    """A member became too old, and its replacement has connected; the old one leaves when its last RPC has ended.
+
+    Attributes:
+        replacement: the id of the member that has taken its place.
+        age: how old it became.
+    """
+
+    replacement: int
+    age: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained(MemberEvent):
+    """A member that had left the picks is closed, `duration` after it left.
+
+    Attributes:
+        cancelled: RPCs that were still running and are cancelled: `drain_timeout` or the grace of `close` was over.
+        reason: why it left.
+    """
+
+    duration: float
+    cancelled: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrimerFailed(MemberEvent):
+    """The primer raised or took too long, for the `attempt`-th time; the member is not picked before it succeeds."""
+
+    error: str
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

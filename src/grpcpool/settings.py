@@ -59,6 +59,14 @@ class _Fields(BaseModel):
     max_concurrent_streams: int | None = None
     max_waiting: int | None = None
     acquire_timeout: float | None = None
+    min_size: int | None = None
+    max_size: int | None = None
+    target_in_flight: Annotated[tuple[float, float] | None, NoDecode] = None
+    scale_down_interval: float | None = None
+    max_lifetime: float | None = None
+    max_idle: float | None = None
+    primer_timeout: float | None = None
+    drain_timeout: float | None = None
     connections_per_member: int | None = None
     telemetry_interval: float | None = None
     telemetry_sample_rate: int | None = None
@@ -70,6 +78,13 @@ class _Fields(BaseModel):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("target_in_flight", mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return tuple(value) if isinstance(value, list) else value
 
 
 def from_environment(config: type[Config], prefix: str, options: Mapping[str, Any]) -> Config:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .events import PoolHealth
 
-__all__ = ["MemberStats", "PoolStats", "PoolStatus", "health_of"]
+__all__ = ["Decision", "MemberStats", "PoolStats", "PoolStatus", "health_of"]
 
 
 def health_of(current: int, expected: int) -> PoolHealth:
@@ -40,7 +40,7 @@ class MemberStats:
     Attributes:
         id: unique within the pool for its whole life.
         endpoint: the gRPC target that it connects to.
-        state: ``"connecting"``, ``"ready"``, ``"down"`` or ``"draining"``.
+        state: ``"connecting"``, ``"priming"``, ``"ready"``, ``"down"`` or ``"draining"``.
         in_flight: RPCs running on it now.
         calls: RPCs started on it.
         failures: RPCs that ended with a status other than OK, cancellation by the caller not counted.
@@ -61,31 +61,67 @@ class MemberStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """One thing that the pool did, and why.
+
+    Attributes:
+        ago: seconds before the snapshot.
+        what: the name of the event that told of it; see `grpcpool.events`.
+        reason: why, in words.
+    """
+
+    ago: float
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PoolStats:
     """Totals since the pool was made, and its members.
 
     Attributes:
         name: the pool's name.
         size: how many members it should have.
+        min_size, max_size: between what the load may move its size; equal if it may not.
         in_flight: RPCs running now, those on draining members included.
+        waiting: RPCs that wait for room now; see ``max_concurrent_streams``.
+        waited: RPCs that had to wait.
+        waited_seconds: how long those waited in sum, that wait no longer.
+        refused: RPCs that were turned away, because too many waited or because they had waited too long.
         calls: RPCs started.
         failures: RPCs that ended with a status other than OK, cancellation by the caller not counted.
         connects: connections that were established.
         disconnects: connections that ended, for whatever reason.
         connect_failures: attempts that failed.
+        grown: members added by resizes, those that the load asked for included.
+        shrunk: members taken out by resizes.
+        recycled: members replaced because of their age.
+        drained: members that left and are closed.
         listener_errors: exceptions that listeners raised.
         maintenance_errors: exceptions in the pool's own background work.
         members: one entry for each member, draining ones included.
+        decisions: the last hundred things that the pool did, each with its reason; oldest first.
     """
 
     name: str
     size: int
+    min_size: int
+    max_size: int
     in_flight: int
+    waiting: int
+    waited: int
+    waited_seconds: float
+    refused: int
     calls: int
     failures: int
     connects: int
     disconnects: int
     connect_failures: int
+    grown: int
+    shrunk: int
+    recycled: int
+    drained: int
     listener_errors: int
     maintenance_errors: int
     members: tuple[MemberStats, ...]
+    decisions: tuple[Decision, ...]

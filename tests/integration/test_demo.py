@@ -231,7 +231,7 @@ class TestWords:
         assert describe(event, {}) is None
 
     def test_growth_that_fell_short(self) -> None:
-        event = events.ScaledUp(pool="p", duration=0.02, requested=3, succeeded=2, failed=1, new_size=8)
+        event = events.ScaledUp(pool="p", duration=0.02, requested=3, succeeded=2, failed=1, new_size=8, reason="")
         assert describe(event, {}) == "grew by 2 of 3 members to 8 in 20 ms"
 
     def test_errors_by_frequency(self) -> None:

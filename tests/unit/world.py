@@ -29,6 +29,8 @@ from grpcpool.core.messages import (
     OpenChannels,
     Ping,
     Pinged,
+    Prime,
+    Primed,
     Publish,
     Report,
     Retire,
@@ -64,6 +66,7 @@ class World:
         self.connects: list[Member] = []
         self.questions: list[Member] = []
         self.pings: list[Member] = []
+        self.primings: list[Member] = []
         self.ready: tuple[Member, ...] = ()
         self.fallback: tuple[Member, ...] = ()
         self.shut = self.hopeless = False
@@ -99,6 +102,11 @@ class World:
     def pong(self, member: Member, error: str | None = None) -> None:
         self.pings.remove(member)
         self.tell(Pinged(member, 0.01, error))
+
+    def prime(self, member: Member, error: str | None = None) -> None:
+        """The member's primer returns, or fails."""
+        self.primings.remove(member)
+        self.tell(Primed(member, error))
 
     def fail(self, member: Member, error: str = "refused") -> None:
         """The member's attempt to connect fails, and the reason is found out."""
@@ -151,6 +159,9 @@ class World:
             case Explain(member):
                 assert member in self.channels
                 self.questions.append(member)
+            case Prime(member):
+                assert member in self.channels
+                self.primings.append(member)
             case Ping(member):
                 assert member in self.channels
                 self.pings.append(member)
@@ -203,13 +214,14 @@ class World:
         elif machine.opened is not None:
             assert machine.size >= 1
             # While a resize upwards runs, those of its members that have connected already are beyond the size.
-            growing = machine._growth
-            surplus = growing.requested - len(growing.waiting) - len(growing.errors) if growing else 0
-            assert len(settled) == machine.size + surplus
+            assert len(settled) == machine.sizing.expected
+            assert machine.sizing.least <= machine.size <= machine.sizing.most
         for slot in slots.values():
             if slot.phase is Phase.DOWN:
                 # Whoever is down is being asked about, or has an appointment: nobody is forgotten.
                 assert slot.busy or slot.due is not None, slot
+            if slot.phase is Phase.PRIMING:
+                assert slot.due is not None, slot
             assert (slot.phase is Phase.READY) <= (slot.ready_since is not None)
         if machine.wake_at is not None:
             assert slots or not machine.closed
@@ -268,6 +280,9 @@ class Room:
 
     def ping(self, member: Member) -> None:
         self.noted.append(("ping", member))
+
+    def prime(self, member: Member) -> None:
+        self.noted.append(("prime", member))
 
     def close_channel(self, member: Member) -> None:
         self.noted.append(("close", member))

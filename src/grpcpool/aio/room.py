@@ -17,7 +17,7 @@ from ..core.connectivity import Connectivity
 from ..core.engine import Engine
 from ..core.lookout import Lookout
 from ..core.member import Member
-from ..core.messages import Explained, Input, Open, Pinged, Wanted
+from ..core.messages import Explained, Input, Open, Pinged, Primed, Wanted
 from ..core.pinned import Pinned
 from ..errors import NotConnected
 from ..telemetry.logging import complain
@@ -200,6 +200,23 @@ class AioRoom:
 
         self._spawn(ask(member.channel, self._config.ping_timeout), answer)
 
+    def prime(self, member: Member) -> None:
+        async def run() -> str | None:
+            limit = self._config.primer_timeout
+            try:
+                await asyncio.wait_for(self._config.primer(member.channel), limit)  # type: ignore[misc]
+            except asyncio.TimeoutError:
+                return f"the primer did not return within {limit:g} s"
+            except Exception as problem:
+                self.complain("the primer raised; the member is not picked before it returns", problem)
+                return f"the primer raised {type(problem).__name__}"
+            return None
+
+        def answer(error: str | None, cancelled: bool) -> None:
+            self.tell(Primed(member, "the primer was cancelled" if cancelled else error))
+
+        self._spawn(run(), answer)
+
     def close_channel(self, member: Member) -> None:
         self._lookout.remove(member)
         self._keep(self._closing, self.bind().create_task(member.channel.close()))
@@ -220,7 +237,11 @@ class AioRoom:
         # Perhaps from another thread, in which a garbage collection found the call; hence "threadsafe". On a loop that
         # is closed there is nothing left to do.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self.engine.pump)
+            loop.call_soon_threadsafe(self._woken)
+
+    def _woken(self) -> None:
+        self.engine.pump()
+        self._monitor.ring()
 
     def is_here(self) -> bool:
         return asyncio._get_running_loop() is self.loop is not None
@@ -250,6 +271,7 @@ class AioRoom:
         """See what has become of every connection, and act on it."""
         self._monitor.watch_over(len(self._lookout), self._lookout.in_use())
         seen = self._lookout.look()
+        self.engine.measure()
         self.engine.pump()
         return seen
 

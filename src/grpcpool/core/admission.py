@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ..strategies.base import Clock
 from .counters import Tally
@@ -11,7 +12,16 @@ from .lease import Lease
 from .member import Member
 from .turn import Turn
 
-__all__ = ["Admission", "Waiter"]
+__all__ = ["Admission", "LineStats", "Waiter"]
+
+
+class LineStats(NamedTuple):
+    """The numbers of a line; see `PoolStats`."""
+
+    waiting: int = 0
+    waited: int = 0
+    seconds: float = 0.0
+    refused: int = 0
 
 
 class Waiter:
@@ -110,6 +120,10 @@ class Admission:
         self._members: tuple[Member, ...] = ()
         self._known: frozenset[Member] = frozenset()
         self._closed = False
+
+    def stats(self) -> LineStats:
+        """Return its numbers. Safe from anywhere."""
+        return LineStats(self.waiting, self.waited.value(), self.seconds, self.refused.value())
 
     @property
     def waiting(self) -> int:

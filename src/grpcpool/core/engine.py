@@ -31,10 +31,14 @@ from .messages import (
     Emit,
     Explain,
     Explained,
+    Full,
     Input,
+    Measure,
     OpenChannels,
     Ping,
     Pinged,
+    Prime,
+    Primed,
     Publish,
     Report,
     Republish,
@@ -63,6 +67,9 @@ class Room(Protocol):
 
     def ping(self, member: Member) -> None:
         """Make a real round trip, and post `Pinged`."""
+
+    def prime(self, member: Member) -> None:
+        """Run the primer on the member's channel, and post `Primed`."""
 
     def close_channel(self, member: Member) -> None:
         """Close the member's channel."""
@@ -151,7 +158,6 @@ class Engine:
         self._sample_rate = sample_rate
         self._errors = Tally()
         self._wanted_after = float("-inf")
-        self.machine = Machine(policy, rng)
         self.norms = Norms()
         self.bus = Bus(
             policy.name,
@@ -162,8 +168,9 @@ class Engine:
             ),
         )
         self.admission = Admission(
-            policy.cap, policy.max_waiting, clock=clock, here=room.is_here, call=room.wake, on_line=room.wake
+            policy.cap, policy.max_waiting, clock=clock, here=room.is_here, call=room.wake, on_line=self._on_line
         )
+        self.machine = Machine(policy, rng, self.admission.stats)
         self._rotation = itertools.count().__next__
         self._builder = GenerationBuilder(
             strategy,
@@ -213,6 +220,15 @@ class Engine:
         members = self.generation.eligible
         begin = self._rotation() % len(members) if members else 0
         return itertools.chain(members[begin:], members[:begin])
+
+    def _on_line(self) -> None:
+        self._driver.post(Full())
+        self._room.wake()
+
+    def measure(self) -> None:
+        """Have the load looked at, if the pool's size depends on it."""
+        if self.machine.policy.band is not None:
+            self._driver.post(Measure())
 
     def _idle(self, member: Member) -> None:
         """Note that a retired member's last RPC has ended; no more, for this may be any thread in the middle of it."""
@@ -298,6 +314,12 @@ class Engine:
                     # Which says nothing about the server.
                     self.post(Pinged(member, 0.0, None))
                     raise
+            case Prime(member):
+                try:
+                    room.prime(member)
+                except BaseException as error:
+                    self.post(Primed(member, f"the primer could not be run: {type(error).__name__}"))
+                    raise
             case CloseChannel(member):
                 room.close_channel(member)
             case Report(state):
@@ -357,6 +379,7 @@ class Engine:
         """Return totals and members."""
         return snapshot.stats(
             self.machine,
+            self.admission.stats(),
             self._clock(),
             listener_errors=self.bus.errors,
             maintenance_errors=self._errors.value(),

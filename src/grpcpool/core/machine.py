@@ -6,14 +6,18 @@ as a whole (opening, resizing, publishing, closing); `members` is about each mem
 
 from __future__ import annotations
 
+import math
 import random
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from .. import events
-from ..errors import PoolClosed, ScalingError
+from ..errors import PoolClosed
 from ..stats import health_of
+from .admission import LineStats
 from .connectivity import Connectivity, aggregate
+from .journal import Journal
+from .lifetimes import Lifetimes
 from .members import Members
 from .messages import (
     Abort,
@@ -22,11 +26,15 @@ from .messages import (
     Close,
     Drained,
     Effect,
+    Emit,
     Explained,
+    Full,
     Input,
+    Measure,
     Observed,
     Open,
     Pinged,
+    Primed,
     Publish,
     Report,
     Republish,
@@ -35,21 +43,14 @@ from .messages import (
     Tick,
     Wanted,
 )
+from .sizing import Sizing
 from .slot import Phase, Policy, Slot
 
 __all__ = ["Machine"]
 
-
-@dataclass(slots=True)
-class _Growth:
-    """A resize upwards that waits for its members to connect."""
-
-    ticket: Any
-    requested: int
-    started: float
-    deadline: float
-    waiting: list[Slot] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+# At most so often, in seconds, listeners are told that RPCs have begun to wait: a pool at its limit goes back and forth
+# between waiting and not waiting with every RPC.
+SATURATED_EVERY = 1.0
 
 
 class Machine:
@@ -60,7 +61,7 @@ class Machine:
 
     Attributes:
         policy: the part of the configuration that matters here.
-        size: how many members the pool should have.
+        sizing, lifetimes, journal: the parts that decide on its size and its members' ages; and what was decided.
         opened: when it opened, or None.
         closed: `Close` has been handled; no member is ever made again.
         members: every member there is.
@@ -69,16 +70,19 @@ class Machine:
         wake_at: when the next `Tick` is due, or None.
     """
 
-    def __init__(self, policy: Policy, rng: random.Random) -> None:
+    def __init__(self, policy: Policy, rng: random.Random, line: Callable[[], LineStats] = LineStats) -> None:
         self.policy = policy
-        self.size = policy.size
         self.opened: float | None = None
         self.closed = False
         self.members = Members(policy, rng)
         self.slots = self.members.slots
+        self.sizing = Sizing(policy, self.members, self._answer)
+        self.lifetimes = Lifetimes(policy, self.members, self.sizing, rng)
+        self.journal = Journal()
+        self._line = line
+        self._saturated_after = -math.inf
         self.state = Connectivity.IDLE
         self.wake_at: float | None = None
-        self._growth: _Growth | None = None
         self._report_due: float | None = None
         self._published: Publish | None = Publish((), ())
         self._built = False
@@ -114,6 +118,14 @@ class Machine:
                 slot = self.slots.get(member)
                 if slot is not None and slot.phase is Phase.DRAINING and not member.leases:
                     members.remove(slot, self._why_gone(), now)
+            case Primed(member, error):
+                slot = self.slots.get(member)
+                if slot is not None:
+                    members.primed(slot, error, now)
+            case Measure():
+                self._on_measure(now)
+            case Full():
+                self._on_full(now)
             case Built(built, failed):
                 self._on_built()
                 members.built(built, failed, now)
@@ -124,7 +136,7 @@ class Machine:
             case Resize():
                 self._on_resize(message, now)
             case Close():
-                self._on_close()
+                self._on_close(now)
             case Abort():
                 self._on_abort(now)
             case Wanted():
@@ -162,33 +174,34 @@ class Machine:
             # Counted from now, not from when it was due: after the machine slept there is one report, not a burst.
             self._report_due = now + (self.policy.telemetry_interval or 0)
             current = self.ready_count
+            line = self._line()
             self.members.emit(
                 events.StatusReport(
                     pool=self.policy.name,
                     expected=self.size,
                     current=current,
                     status=health_of(current, self.size),
+                    in_flight=self.in_flight,
+                    waiting=line.waiting,
+                    waited=line.waited,
+                    waited_seconds=line.seconds,
+                    refused=line.refused,
                 )
             )
-        if self._growth is not None and now >= self._growth.deadline:
-            for slot in self._growth.waiting:
-                took = f"{self.policy.connect_timeout:g} s"
-                slot.gave_up = slot.error or f"{slot.member.endpoint} did not connect within {took}"
+        self.sizing.expire(now)
         self.members.due(now)
 
-    def _on_close(self) -> None:
+    def _on_close(self, now: float) -> None:
         if self.closed:
             return
         self.closed = True
-        if self._growth is not None:
-            self._answer(self._growth.ticket, PoolClosed(f"pool {self.policy.name!r} was closed during the resize"))
-            self._growth = None
+        self.sizing.close()
         self._report_due = None
         for ticket in self._openers:
             self._answer(ticket, PoolClosed(f"pool {self.policy.name!r} was closed while it opened"))
         self._openers = []
         for slot in self.slots.values():
-            self.members.retire(slot)
+            self.members.retire(slot, "the pool was closed", now)
 
     def _why_gone(self) -> str:
         return "the pool was closed" if self.closed else "the member was retired"
@@ -205,8 +218,10 @@ class Machine:
         members retired, those who wait answered, and the next wake-up. That takes a look at every member, which is why
         it is done once for many messages: a large pool has as many of them as members when it connects.
         """
-        if self._growth is not None:
-            self._advance_growth(self._growth, now)
+        self.sizing.advance(now)
+        if not self.closed:
+            self.lifetimes.advance(now)
+            self.lifetimes.due(now)
         self._publish()
         # Only now: whoever finds a member retired must find a newer generation, or it would pick that member again.
         self.members.out.extend(Retire(member) for member in self.members.leaving)
@@ -224,19 +239,20 @@ class Machine:
             self._finished = True
             if self.opened is not None:
                 self.members.emit(events.Closed(pool=self.policy.name, open_for=now - self.opened))
-        times = [slot.due for slot in self.slots.values() if slot.due is not None]
-        if self._report_due is not None:
-            times.append(self._report_due)
-        if self._growth is not None:
-            times.append(self._growth.deadline)
-        self.wake_at = min(times, default=None)
+        times = [slot.due for slot in self.slots.values()]
+        times += [self._report_due, self.sizing.deadline, None if self.closed else self.lifetimes.next()]
+        self.wake_at = min((time for time in times if time is not None), default=None)
+        for effect in self.members.out:
+            if isinstance(effect, Emit):
+                self.journal.note(effect.event, now)
         effects, self.members.out, self.members.leaving = self.members.out, [], []
         return effects
 
     def _publish(self) -> None:
         ready = tuple(slot.member for slot in self.slots.values() if slot.phase is Phase.READY)
         usable = [slot for slot in self.slots.values() if slot.built and not slot.joining]
-        fallback = tuple(slot.member for slot in usable if slot.phase is Phase.CONNECTING)
+        coming = (Phase.CONNECTING, Phase.PRIMING)
+        fallback = tuple(slot.member for slot in usable if slot.phase in coming)
         failed = tuple(slot.member for slot in usable if slot.phase is Phase.DOWN)
         down = bool(failed) and not fallback and not ready
         news = Publish(ready, () if ready else fallback or failed, self.closed, down)
@@ -255,6 +271,16 @@ class Machine:
         return aggregate(states or [Connectivity.CONNECTING])
 
     @property
+    def size(self) -> int:
+        """How many members the pool should have."""
+        return self.sizing.size
+
+    @property
+    def in_flight(self) -> int:
+        """RPCs that run on its members now."""
+        return sum(len(member.leases) for member in list(self.slots))
+
+    @property
     def ready_count(self) -> int:
         """How many members are connected."""
         return sum(slot.phase is Phase.READY for slot in list(self.slots.values()))
@@ -262,90 +288,24 @@ class Machine:
     # --- resizing
 
     def _on_resize(self, message: Resize, now: float) -> None:
-        wanted = self.size + message.by if message.to is None else message.to
-        problem = self._why_not(wanted)
-        if problem is not None:
-            self._answer(message.ticket, problem)
-            return
-        change = wanted - self.size
-        if change > 0:
-            self._growth = _Growth(message.ticket, change, now, now + self.policy.connect_timeout)
-            self._growth.waiting.extend(self.members.add(change, now, joining=True))
-            return
-        for slot in self._least_needed(-change):
-            self.members.retire(slot)
-        self.size = wanted
-        if change:
-            self.members.emit(_scaled(events.ScaledDown, self, now, now, -change, -change))
-        self._answer(message.ticket, wanted)
-
-    def _why_not(self, wanted: int) -> Exception | None:
-        name = self.policy.name
         if self.closed:
-            return PoolClosed(f"pool {name!r} is closed; it cannot be resized")
-        if self._growth is not None:
-            return ScalingError(
-                f"pool {name!r} is already scaling: {len(self._growth.waiting)} of {self._growth.requested} new "
-                "members are still connecting; try again when that resize has returned",
-                size=self.size,
-            )
-        if wanted < 1:
-            return ScalingError(
-                f"pool {name!r} has {self.size} members and must keep at least one; nothing was changed "
-                f"(a size of {wanted} was asked for; close() ends a pool)",
-                size=self.size,
-            )
-        return None
+            self._answer(message.ticket, PoolClosed(f"pool {self.policy.name!r} is closed; it cannot be resized"))
+        else:
+            self.sizing.resize(message, now)
 
-    def _least_needed(self, count: int) -> list[Slot]:
-        """Choose who leaves: from the fullest endpoint, there the unconnected first, then the one with least to do."""
-        staying = [slot for slot in self.slots.values() if slot.phase is not Phase.DRAINING]
-        chosen = []
-        for _ in range(count):
-            crowd: dict[str, int] = {}
-            for slot in staying:
-                crowd[slot.member.endpoint] = crowd.get(slot.member.endpoint, 0) + 1
-            leaver = min(
-                staying,
-                key=lambda slot: (
-                    -crowd[slot.member.endpoint],
-                    slot.phase is Phase.READY,
-                    slot.member.in_flight,
-                    -slot.member.id,
-                ),
+    def _on_full(self, now: float) -> None:
+        if not self.closed and now >= self._saturated_after:
+            self._saturated_after = now + SATURATED_EVERY
+            self.members.emit(
+                events.Saturated(
+                    pool=self.policy.name, size=self.size, in_flight=self.in_flight, waiting=self._line().waiting
+                )
             )
-            staying.remove(leaver)
-            chosen.append(leaver)
-        return chosen
+        self._on_measure(now)
 
-    def _advance_growth(self, growth: _Growth, now: float) -> None:
-        for slot in list(growth.waiting):
-            if slot.gave_up is not None:
-                growth.errors.append(slot.gave_up)
-                self.members.retire(slot)
-            if slot.gave_up is not None or not slot.joining:
-                growth.waiting.remove(slot)
-        if growth.waiting:
-            return
-        self._growth = None
-        failed = len(growth.errors)
-        succeeded = growth.requested - failed
-        self.size += succeeded
-        self.members.emit(_scaled(events.ScaledUp, self, growth.started, now, growth.requested, succeeded))
-        if not failed:
-            self._answer(growth.ticket, self.size)
-            return
-        self._answer(
-            growth.ticket,
-            ScalingError(
-                f"pool {self.policy.name!r} was to grow by {growth.requested} but grew by {succeeded}: "
-                f"{failed} new members did not connect; its size is {self.size}; last error: {growth.errors[-1]}",
-                size=self.size,
-                requested=growth.requested,
-                succeeded=succeeded,
-                failed=failed,
-            ),
-        )
+    def _on_measure(self, now: float) -> None:
+        if self.opened is not None and not self.closed:
+            self.sizing.measure(self._line().waiting, now)
 
     def _answer(self, ticket: Any, outcome: int | Exception) -> None:
         # Held back until after the publishing: whoever is told that a resize is done must see its result.
@@ -358,21 +318,3 @@ def _seen_from_outside(slot: Slot) -> Connectivity:
     # Once failed, failed until it connects: see `aggregate`.
     failed = slot.phase is Phase.DOWN or slot.failures > 0
     return Connectivity.TRANSIENT_FAILURE if failed else Connectivity.CONNECTING
-
-
-def _scaled(
-    kind: type[events.ScaledUp | events.ScaledDown],
-    machine: Machine,
-    started: float,
-    now: float,
-    requested: int,
-    succeeded: int,
-) -> events.Scaling:
-    return kind(
-        pool=machine.policy.name,
-        duration=now - started,
-        requested=requested,
-        succeeded=succeeded,
-        failed=requested - succeeded,
-        new_size=machine.size,
-    )

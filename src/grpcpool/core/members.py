@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import events
-from ..endpoint import place
+from ..endpoint import Endpoint, place
 from .backoff import backoff, patience
 from .connectivity import Connectivity
 from .member import Member
-from .messages import CloseChannel, Connect, Effect, Emit, Explain, OpenChannels, Ping
+from .messages import CloseChannel, Connect, Effect, Emit, Explain, OpenChannels, Ping, Prime
 from .slot import Phase, Policy, Slot
 
 __all__ = ["TRANSITIONS", "Members"]
+
+# How often a primer may fail before a resize, or the member that was to be replaced, goes without the new one.
+PRIMINGS = 3
 
 
 class Members:
@@ -29,7 +32,7 @@ class Members:
         out: effects, in order, until somebody takes them.
         leaving: members to be retired once nobody can pick them any more.
         last_error: the last connection error, of whichever member.
-        connects, disconnects, connect_failures: totals.
+        connects, disconnects, connect_failures, drained: totals.
         past_calls, past_failures: totals of the members that are gone.
     """
 
@@ -38,7 +41,7 @@ class Members:
         self.out: list[Effect] = []
         self.leaving: list[Member] = []
         self.last_error: str | None = None
-        self.connects = self.disconnects = self.connect_failures = 0
+        self.connects = self.disconnects = self.connect_failures = self.drained = 0
         self.past_calls = self.past_failures = 0
         self._policy = policy
         self._rng = rng
@@ -47,12 +50,18 @@ class Members:
 
     # --- coming and going
 
-    def add(self, count: int, now: float, *, joining: bool = False, failures: int = 0) -> list[Slot]:
-        """Make new members, spread over the endpoints, and have their channels made."""
+    def add(
+        self, count: int, now: float, *, joining: bool = False, failures: int = 0, like: Member | None = None
+    ) -> list[Slot]:
+        """Make new members, spread over the endpoints, and have their channels made.
+
+        Arguments:
+            like: they go where this one is, instead.
+        """
         slots = []
         for _ in range(count):
             taken = [slot.member.endpoint for slot in self.slots.values() if slot.phase is not Phase.DRAINING]
-            endpoint = place(self._policy.endpoints, taken)
+            endpoint = place(self._policy.endpoints, taken) if like is None else Endpoint(like.endpoint, like.weight)
             member = Member(self._next_id, endpoint.target, weight=endpoint.weight, born=now, limit=self._policy.cap)
             self._next_id += 1
             slot = Slot(member, since=now, joining=joining, failures=failures)
@@ -80,21 +89,29 @@ class Members:
                 slot.phase = Phase.DOWN
                 self._attempt_failed(slot, error, now)
 
-    def retire(self, slot: Slot) -> None:
-        """Let the member take no new RPC; it goes when its last one has ended."""
+    def retire(self, slot: Slot, reason: str, now: float) -> None:
+        """Let the member take no new RPC; it goes when its last one has ended, or at the end of ``drain_timeout``."""
         if slot.phase is not Phase.DRAINING:
             slot.phase = Phase.DRAINING
-            slot.due = None
+            slot.leaves = reason
+            slot.since = now
+            slot.due = None if self._policy.drain_timeout is None else now + self._policy.drain_timeout
             self.leaving.append(slot.member)
 
     def remove(self, slot: Slot, reason: str, now: float) -> None:
-        """Close the member's channel and forget the member."""
+        """Close the member's channel, which ends what still runs there, and forget the member."""
         member = slot.member
+        cancelled = len(member.leases)
         del self.slots[member]
         self.past_calls += member.picks
         self.past_failures += member.failures
         if slot.built:
             self.out.append(CloseChannel(member))
+        if slot.phase is Phase.DRAINING:
+            self.drained += 1
+            waited = now - slot.since
+            about = self._about(slot)
+            self.emit(events.Drained(duration=waited, cancelled=cancelled, reason=slot.leaves, **about))
         if slot.ready_since is not None:
             self.disconnects += 1
             self.emit(events.Disconnected(uptime=now - slot.ready_since, reason=reason, **self._about(slot)))
@@ -106,11 +123,54 @@ class Members:
         TRANSITIONS[slot.phase, state](self, slot, state, now)
 
     def _on_connected(self, slot: Slot, state: Connectivity, now: float) -> None:
+        if self._policy.primed:
+            self._prime(slot, now)
+        else:
+            self._admit(slot, now)
+
+    def _prime(self, slot: Slot, now: float) -> None:
+        slot.phase = Phase.PRIMING
+        slot.trying = False
+        slot.busy = True
+        slot.due = now + self._policy.primer_timeout
+        self.out.append(Prime(slot.member))
+
+    def primed(self, slot: Slot, error: str | None, now: float) -> None:
+        """Take in how the primer went; `error` is None if the member may be picked now."""
+        if not slot.busy or slot.phase is not Phase.PRIMING:
+            # It was given up, or the connection was lost meanwhile.
+            return
+        slot.busy = False
+        if error is None:
+            self._admit(slot, now)
+            return
+        slot.primings += 1
+        slot.error = error
+        self.emit(events.PrimerFailed(error=error, attempt=slot.primings, **self._about(slot)))
+        if slot.joining and slot.primings >= PRIMINGS:
+            slot.gave_up = error
+        slot.due = now + backoff(
+            slot.primings, minimum=self._policy.backoff_min, maximum=self._policy.backoff_max, rng=self._rng
+        )
+
+    def _prime_again(self, slot: Slot, now: float) -> None:
+        if not slot.busy:
+            self._prime(slot, now)
+            return
+        # It may go on for ever, on that channel; so there must be another.
+        self.primed(slot, f"the primer did not return within {self._policy.primer_timeout:g} s", now)
+        if slot.joining:
+            slot.gave_up = slot.error
+        else:
+            self._replace(slot, now)
+
+    def _admit(self, slot: Slot, now: float) -> None:
+        """Let the member be picked from now on."""
         # The first sign of life after failures. (One that was never in doubt tells nothing about the others.)
         back = slot.failures > 0
         slot.phase = Phase.READY
-        slot.ready_since = now
-        slot.failures = 0
+        slot.ready_since = slot.busy_at = now
+        slot.failures = slot.primings = 0
         slot.trying = False
         slot.error = None
         slot.picks = -1
@@ -125,6 +185,9 @@ class Members:
         reason = f"the connection was lost (channel {state.value})"
         self._lose(slot, reason, now)
         slot.since = now
+        slot.due = None
+        if slot.phase is Phase.PRIMING:
+            slot.busy = False
         if state is Connectivity.TRANSIENT_FAILURE:
             slot.phase = Phase.DOWN
             self._explain(slot)
@@ -196,11 +259,12 @@ class Members:
 
     def _replace(self, slot: Slot, now: float) -> None:
         """Let a fresh channel take the member's place. The old one stays until its last RPC has ended."""
-        self.retire(slot)
+        self.retire(slot, slot.error or "its connection was lost", now)
         # The failures go along, so that the waits keep growing: a channel made anew starts with quick attempts of its
         # own anyway, and making channels is not free (create and close leak a little in grpc).
         successor = self.add(1, now, failures=slot.failures)[0]
         successor.error = slot.error
+        successor.primings = slot.primings
         self.emit(events.Rebuilt(replacement=successor.member.id, attempts=slot.failures, **self._about(slot)))
 
     # --- demand
@@ -236,6 +300,10 @@ class Members:
                 slot.due = None
                 if slot.phase is Phase.READY:
                     self._consider_ping(slot, now)
+                elif slot.phase is Phase.PRIMING:
+                    self._prime_again(slot, now)
+                elif slot.phase is Phase.DRAINING:
+                    self.remove(slot, f"it was drained for {self._policy.drain_timeout:g} s (drain_timeout)", now)
                 else:
                     self._retry(slot, now)
 
@@ -299,6 +367,11 @@ TRANSITIONS: dict[tuple[Phase, Connectivity], _Action] = {
     (Phase.CONNECTING, Connectivity.READY): Members._on_connected,
     (Phase.CONNECTING, Connectivity.TRANSIENT_FAILURE): Members._on_connect_failed,
     (Phase.CONNECTING, Connectivity.SHUTDOWN): Members._on_shutdown,
+    (Phase.PRIMING, Connectivity.IDLE): Members._on_lost,
+    (Phase.PRIMING, Connectivity.CONNECTING): Members._on_lost,
+    (Phase.PRIMING, Connectivity.READY): Members._stay,
+    (Phase.PRIMING, Connectivity.TRANSIENT_FAILURE): Members._on_lost,
+    (Phase.PRIMING, Connectivity.SHUTDOWN): Members._on_shutdown,
     (Phase.READY, Connectivity.IDLE): Members._on_lost,
     (Phase.READY, Connectivity.CONNECTING): Members._on_lost,
     (Phase.READY, Connectivity.READY): Members._stay,

@@ -24,12 +24,16 @@ __all__ = [
     "Emit",
     "Explain",
     "Explained",
+    "Full",
     "Input",
+    "Measure",
     "Observed",
     "Open",
     "OpenChannels",
     "Ping",
     "Pinged",
+    "Prime",
+    "Primed",
     "Publish",
     "Report",
     "Republish",
@@ -78,6 +82,21 @@ class Pinged(NamedTuple):
     error: str | None
 
 
+class Primed(NamedTuple):
+    """The answer to `Prime`: `error` is None if the primer returned."""
+
+    member: Member
+    error: str | None
+
+
+class Measure(NamedTuple):
+    """A good moment to look at the load."""
+
+
+class Full(NamedTuple):
+    """RPCs have begun to wait for room."""
+
+
 class Resize(NamedTuple):
     """The pool shall have `by` more (or fewer) members, or exactly `to`. `ticket` comes back in an `Answer`."""
 
@@ -112,7 +131,23 @@ class Wanted(NamedTuple):
     """An RPC found no member that is connected or about to be."""
 
 
-Input = Open | Built | Observed | Explained | Pinged | Resize | Drained | Tick | Close | Abort | Republish | Wanted
+Input = (
+    Open
+    | Built
+    | Observed
+    | Explained
+    | Pinged
+    | Primed
+    | Measure
+    | Full
+    | Resize
+    | Drained
+    | Tick
+    | Close
+    | Abort
+    | Republish
+    | Wanted
+)
 
 
 # --- effects
@@ -138,6 +173,12 @@ class Explain(NamedTuple):
 
 class Ping(NamedTuple):
     """Make a real round trip; answer with `Pinged`."""
+
+    member: Member
+
+
+class Prime(NamedTuple):
+    """Run the primer on the member's channel; answer with `Primed`."""
 
     member: Member
 
@@ -185,4 +226,4 @@ class Answer(NamedTuple):
     outcome: int | Exception
 
 
-Effect = OpenChannels | Connect | Explain | Ping | Publish | Retire | CloseChannel | Report | Emit | Answer
+Effect = OpenChannels | Connect | Explain | Ping | Prime | Publish | Retire | CloseChannel | Report | Emit | Answer

@@ -18,6 +18,9 @@ class Policy:
 
     Attributes:
         cap: RPCs that may be in flight at once on one member.
+        bounds: the least and the most members that the load may bring the pool to.
+        band: RPCs in flight per member, below which it shrinks and above which it grows; None: its size is fixed.
+        primed: a new member is not to be picked before its primer has run.
     """
 
     name: str
@@ -25,6 +28,14 @@ class Policy:
     size: int
     cap: float = math.inf
     max_waiting: int = 1000
+    bounds: tuple[int, int] = (1, 1)
+    band: tuple[float, float] | None = None
+    scale_down_interval: float = 5.0
+    max_lifetime: float | None = None
+    max_idle: float | None = None
+    primed: bool = False
+    primer_timeout: float = 5.0
+    drain_timeout: float | None = None
     backoff_min: float = 1.0
     backoff_max: float = 30.0
     max_reconnect_attempts: int = 5
@@ -37,6 +48,7 @@ class Phase(enum.Enum):
     """Where a member is in its life."""
 
     CONNECTING = "connecting"
+    PRIMING = "priming"
     READY = "ready"
     DOWN = "down"
     DRAINING = "draining"
@@ -47,17 +59,23 @@ class Slot:
     """What the machine knows about one member, beside what the member knows itself.
 
     Attributes:
-        since: when its current attempt to connect began.
+        since: when its current attempt to connect began, or its draining.
         built: it has a channel.
-        joining: a resize waits for it; it does not count towards the size yet.
+        joining: a resize waits for it, or the member that it is to replace; it does not count towards the size yet.
+        replaces: whose place it takes once it is READY.
         ready_since: when it connected; None if it is not connected.
         failures: attempts that failed since it was last connected, those of its predecessors included.
-        due: when something is to be done about it: the next attempt if it is down, the next ping if it is ready.
+        due: when something is to be done about it: the next attempt if it is down, the next ping if it is ready, the
+            end of patience if it is being primed or drained.
         trying: it is down, and an attempt should be under way by now.
         picks: its picks when it was last looked at for a ping.
         busy: an `Explain` or a `Ping` is under way.
         error: the last connection error.
         gave_up: why it will not join after all.
+        primings: how often its primer has failed.
+        expires: when it will be too old; None if it has not been READY yet.
+        served, busy_at: its picks when it was last seen to have been used, and when that was.
+        leaves: why it was retired.
     """
 
     member: Member
@@ -73,3 +91,14 @@ class Slot:
     busy: bool = False
     error: str | None = None
     gave_up: str | None = None
+    replaces: Slot | None = None
+    primings: int = 0
+    expires: float | None = None
+    served: int = -1
+    busy_at: float = 0.0
+    leaves: str = ""
+
+    @property
+    def active(self) -> bool:
+        """It counts towards the size."""
+        return self.phase is not Phase.DRAINING and not self.joining

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..stats import MemberStats, PoolStats, PoolStatus, health_of
+from .admission import LineStats
 from .machine import Machine
 
 __all__ = ["describe", "stats", "status"]
@@ -16,7 +17,7 @@ def status(machine: Machine) -> PoolStatus:
     return PoolStatus(machine.policy.name, machine.size, ready, health_of(ready, machine.size))
 
 
-def stats(machine: Machine, now: float, *, listener_errors: int, maintenance_errors: int) -> PoolStats:
+def stats(machine: Machine, line: LineStats, now: float, *, listener_errors: int, maintenance_errors: int) -> PoolStats:
     """Return totals and members. May be called from anywhere, while the machine works."""
     members = tuple(
         MemberStats(
@@ -35,15 +36,26 @@ def stats(machine: Machine, now: float, *, listener_errors: int, maintenance_err
     return PoolStats(
         name=machine.policy.name,
         size=machine.size,
+        min_size=machine.sizing.least,
+        max_size=machine.sizing.most,
+        waiting=line.waiting,
+        waited=line.waited,
+        waited_seconds=line.seconds,
+        refused=line.refused,
         in_flight=sum(member.in_flight for member in members),
         calls=machine.members.past_calls + sum(member.calls for member in members),
         failures=machine.members.past_failures + sum(member.failures for member in members),
         connects=machine.members.connects,
         disconnects=machine.members.disconnects,
         connect_failures=machine.members.connect_failures,
+        grown=machine.sizing.grown,
+        shrunk=machine.sizing.shrunk,
+        recycled=machine.lifetimes.recycled,
+        drained=machine.members.drained,
         listener_errors=listener_errors,
         maintenance_errors=maintenance_errors,
         members=members,
+        decisions=machine.journal.read(now),
     )
 
 

@@ -17,7 +17,7 @@ from ..core.connectivity import Connectivity
 from ..core.engine import Engine
 from ..core.lookout import Lookout
 from ..core.member import Member
-from ..core.messages import Explained, Input, Open, Pinged, Wanted
+from ..core.messages import Explained, Input, Open, Pinged, Primed, Wanted
 from ..core.pinned import Pinned
 from ..errors import NotConnected, PoolClosed, PoolError
 from ..telemetry.logging import complain
@@ -171,6 +171,22 @@ class SyncRoom:
 
         ask(member.channel, self._config.ping_timeout, answer)
 
+    def prime(self, member: Member) -> None:
+        channel = grpc.intercept_channel(member.channel, *self._interceptors)
+
+        def run() -> None:
+            error = None
+            try:
+                self._config.primer(channel)  # type: ignore[misc]
+            except Exception as problem:
+                error = f"the primer raised {type(problem).__name__}"
+                self.complain("the primer raised; the member is not picked before it returns", problem)
+            self.engine.post(Primed(member, error))
+            self._monitor.ring()
+
+        # A thread of its own, for it may block, and may never return; nobody waits for it at exit.
+        threading.Thread(target=run, name=f"grpcpool-primer-{member.id}", daemon=True).start()
+
     def close_channel(self, member: Member) -> None:
         self._lookout.remove(member)
         member.channel.close()
@@ -215,6 +231,7 @@ class SyncRoom:
         """See what has become of every connection, and act on it. In the monitor's thread."""
         self._monitor.watch_over(len(self._lookout), self._lookout.in_use())
         seen = self._lookout.look()
+        self.engine.measure()
         self.pump()
         return seen
 

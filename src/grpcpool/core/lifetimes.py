@@ -1,0 +1,105 @@
+"""How old members become, and who takes their places."""
+
+from __future__ import annotations
+
+import random
+
+from .. import events
+from .members import Members
+from .sizing import Sizing
+from .slot import Phase, Policy, Slot
+
+__all__ = ["Lifetimes"]
+
+# By up to this share a lifetime falls short of `max_lifetime`, at random: members that were made together, in this
+# process and in all others, would else be replaced together for ever.
+JITTER = 0.1
+# At most this share of a pool is being replaced at a time, but one at least.
+AT_ONCE = 0.1
+
+
+class Lifetimes:
+    """Replaces members that have become too old: first the new one is READY, then the old one drains.
+
+    Part of the `Machine`, as pure as it.
+
+    Attributes:
+        recycled: members replaced since the pool was made.
+    """
+
+    def __init__(self, policy: Policy, members: Members, sizing: Sizing, rng: random.Random) -> None:
+        self.recycled = 0
+        self._policy = policy
+        self._members = members
+        self._sizing = sizing
+        self._rng = rng
+
+    def next(self) -> float | None:
+        """Return when the next member will have become too old; None if none will, or if that cannot be helped yet."""
+        if self._policy.max_lifetime is None or self._room() <= 0:
+            return None
+        return min((expires for _, expires in self._candidates()), default=None)
+
+    def advance(self, now: float) -> None:
+        """Note the ages of those that have connected, and let those replace others that are to."""
+        if self._policy.max_lifetime is None:
+            return
+        for slot in list(self._members.slots.values()):
+            if slot.phase is Phase.READY and slot.expires is None:
+                slot.expires = now + self._policy.max_lifetime * (1 - JITTER * self._rng.random())
+            old = slot.replaces
+            if old is not None and slot.phase is not Phase.DRAINING:
+                if slot.gave_up is not None:
+                    self._give_up(slot, old, slot.gave_up, now)
+                elif not slot.joining:
+                    self._take_over(slot, old, now)
+
+    def due(self, now: float) -> None:
+        """Begin to replace those that are too old, as many at a time as may be."""
+        if self._policy.max_lifetime is None:
+            return
+        old = sorted((pair for pair in self._candidates() if now >= pair[1]), key=lambda pair: pair[1])
+        for slot, _ in old[: max(self._room(), 0)]:
+            (successor,) = self._members.add(1, now, joining=True, like=slot.member)
+            successor.replaces = slot
+
+    def _take_over(self, slot: Slot, old: Slot, now: float) -> None:
+        slot.replaces = None
+        surplus = sum(each.active for each in self._members.slots.values()) - self._sizing.expected
+        if surplus <= 0:
+            # The old one has left by itself, and this one is needed in its place.
+            return
+        if not old.active or old.member not in self._members.slots:
+            self._members.retire(slot, "the member that it was to replace has left", now)
+            return
+        self.recycled += 1
+        reason = f"max_lifetime of {self._policy.max_lifetime:g} s has passed"
+        self._members.emit(
+            events.Recycled(
+                pool=self._policy.name,
+                member=old.member.id,
+                endpoint=old.member.endpoint,
+                replacement=slot.member.id,
+                age=now - old.member.born,
+                reason=reason,
+            )
+        )
+        self._members.retire(old, reason, now)
+
+    def _give_up(self, slot: Slot, old: Slot, why: str, now: float) -> None:
+        # The old one serves on, for it is better than none; and not so soon again, for whoever cannot connect is busy.
+        old.expires = now + self._policy.backoff_max
+        self._members.retire(slot, f"it could not replace member {old.member.id}: {why}", now)
+
+    def _candidates(self) -> list[tuple[Slot, float]]:
+        """Return those that nobody is about to replace yet, and when each will be too old."""
+        slots = self._members.slots.values()
+        replaced = {id(slot.replaces) for slot in slots if slot.replaces is not None}
+        ready = [slot for slot in slots if slot.phase is Phase.READY and id(slot) not in replaced]
+        return [(slot, slot.expires) for slot in ready if slot.expires is not None]
+
+    def _room(self) -> int:
+        under_way = sum(
+            slot.replaces is not None and slot.phase is not Phase.DRAINING for slot in self._members.slots.values()
+        )
+        return max(int(self._sizing.size * AT_ONCE), 1) - under_way
