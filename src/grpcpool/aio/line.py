@@ -136,11 +136,11 @@ class Line:
                 turn.set_result(None)
 
         waiter = Waiter(lease, wake)
-        if not admission.enter(waiter):
-            raise AioPoolFull(describe_full(self._engine))
         started = monotonic()
         alarm = loop.call_later(max(longest(self._acquire_timeout, timeout), 0), wake)
         try:
+            if not admission.enter(waiter):
+                raise AioPoolFull(describe_full(self._engine))
             await turn
         except BaseException:
             admission.leave(waiter)

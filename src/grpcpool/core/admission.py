@@ -24,50 +24,68 @@ class LineStats(NamedTuple):
     refused: int = 0
 
 
+_LEFT = object()
+_DISMISSED = object()
+
+
 class Waiter:
     """One RPC in line.
 
-    Its fate is settled once: either it is given its lease, or it leaves.
+    Its fate is settled once: it is given its lease, or it leaves, or it is dismissed. Whoever settles it may be struck
+    by Ctrl-C at any step; then it is done again, from the beginning.
 
     Arguments:
         lease: to be taken for it.
-        wake: called once when its fate is settled by others, from any thread, in the middle of anything.
+        wake: called when its fate is settled by others, from any thread, in the middle of anything; perhaps twice.
 
     Attributes:
         since: when it came, on the pool's clock.
+        done: others have settled its fate, and all that goes with that.
     """
 
-    __slots__ = ("_fate", "_wake", "lease", "since")
+    __slots__ = ("_fate", "_tried", "_wake", "done", "lease", "since")
 
     def __init__(self, lease: Lease, wake: Callable[[], object]) -> None:
         self.lease = lease
         self.since = 0.0
+        self.done = False
         self._wake = wake
+        # The member that its lease is on, or one of the other ends.
         self._fate: dict[str, object] = {}
+        self._tried: Member | None = None
 
-    def settle(self) -> bool:
-        """Settle its fate; True for the one caller who does."""
-        token = object()
-        return self._fate.setdefault("", token) is token
+    def leave(self) -> bool:
+        """Settle its fate for itself; False if others have, or are just doing it."""
+        return self._fate.setdefault("", _LEFT) is _LEFT
 
     def give(self, member: Member, cap: float, now: float) -> bool:
         """Take its lease on the member and wake it, unless it has left; False if the member has no room for it."""
         lease = self.lease
-        if not member.admit(lease, cap):
-            return False
-        if not self.settle():
-            member.withdraw(lease)
+        if not self._fate:
+            self._retract()
+            self._tried = member
+            if not member.admit(lease, cap):
+                return False
+        fate = self._fate.setdefault("", member)
+        if self._tried is None or fate is not self._tried:
+            self._retract()
             return True
-        try:
-            lease.begin(member, now)
-        finally:
-            self._wake()
+        if not self.done:
+            lease.begin(self._tried, now)
+            self.done = True
+        self._wake()
         return True
 
     def dismiss(self) -> None:
         """Wake it without a lease, unless it has left."""
-        if self.settle():
+        if self._fate.setdefault("", _DISMISSED) is _DISMISSED:
+            self.done = True
             self._wake()
+
+    def _retract(self) -> None:
+        # It is not in, unless Ctrl-C has struck when it was, or it has left at that very moment.
+        if self._tried is not None and self.lease in self._tried.leases:
+            self._tried.withdraw(self.lease)
 
 
 class Admission:
@@ -120,6 +138,8 @@ class Admission:
         self._members: tuple[Member, ...] = ()
         self._known: frozenset[Member] = frozenset()
         self._closed = False
+        # While it is shut: no member has room, but for what is in the news.
+        self._looked = False
 
     def stats(self) -> LineStats:
         """Return its numbers. Safe from anywhere."""
@@ -142,12 +162,15 @@ class Admission:
         self._line[waiter] = None
         # Else there is a line already, and whoever makes room says so.
         if not self.shut:
-            self._say(self._came)
+            self._say(self._nothing)
         return True
 
     def leave(self, waiter: Waiter) -> bool:
-        """Take an RPC out of line; False if it has been, or is just being, woken."""
-        if not waiter.settle():
+        """Take an RPC out of line; False if others settle its fate, or have.
+
+        If they have not yet (it is not `done`), they will call its `wake`.
+        """
+        if not waiter.leave():
             return False
         # Its place in line goes when its turn comes, or now.
         self._say(lambda _: self._strike(waiter, self._clock()))
@@ -177,36 +200,48 @@ class Admission:
     # --- what comes of it; for whoever has the turn
 
     def _say(self, what: Callable[[tuple[Member, ...]], object], members: tuple[Member, ...] = ()) -> None:
-        self._news.append((what, members))
-        if self._here():
-            self.serve()
-        else:
+        try:
+            self._news.append((what, members))
+            if self._here():
+                self.serve()
+            else:
+                self._call()
+        except BaseException:
+            # As in `serve`.
             self._call()
+            raise
 
     def _step(self) -> None:
         # Taken off the list when it is done: all of it can be done twice, if an interrupt strikes in between.
         what, members = self._news[0]
         what(members)
-        if self.shut and not self._line:
-            self.shut = False
-            for member in self._members:
-                member.limit = self.cap
-            # Whoever came before that has found it shut, and has said nothing.
-            if self._line:
-                self._came(())
+        while self._line and not self._looked:
+            self._look()
         self._news.popleft()
 
-    def _came(self, _: tuple[Member, ...]) -> None:
+    def _nothing(self, _: tuple[Member, ...]) -> None:
+        """Somebody came; what that means is seen at the end of every step."""
+
+    def _look(self) -> None:
+        """Shut the members, and see who has room all the same."""
         if self._closed:
             self._dismiss(())
-        elif not self.shut and self._line:
-            self.shut = True
-            for member in self._members:
-                member.limit = 0
-            # Room that was made before that was not said here.
-            self._fill(self._members)
-            if self._line:
-                self._on_line()
+            return
+        for member in self._members:
+            member.limit = 0
+        self.shut = True
+        # Room that was made before that was not said here.
+        self._fill(self._members)
+        # If all were served, others may have come meanwhile, who found it shut and have said nothing. Then look again.
+        self._looked = self.shut
+        if self._looked:
+            self._on_line()
+
+    def _lift(self) -> None:
+        self._looked = False
+        for member in self._members:
+            member.limit = self.cap
+        self.shut = False
 
     def _adopt(self, members: tuple[Member, ...]) -> None:
         self._members = members
@@ -234,12 +269,17 @@ class Admission:
                 continue
 
     def _strike(self, waiter: Waiter, now: float) -> None:
-        if waiter in self._line:
-            del self._line[waiter]
-            self.seconds += now - waiter.since
+        if waiter not in self._line:
+            return
+        # Before the last one goes: whoever comes when it is gone must say so, and whoever came before is found in line.
+        if self.shut and len(self._line) == 1:
+            self._lift()
+        del self._line[waiter]
+        self.seconds += now - waiter.since
 
     def _dismiss(self, _: tuple[Member, ...]) -> None:
         self._closed = True
+        # While others come, they are dismissed as well.
         while self._line:
             waiter = self._oldest()
             waiter.dismiss()

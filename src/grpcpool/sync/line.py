@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from time import monotonic
 
@@ -44,24 +45,33 @@ class Line:
         # garbage collection in the middle of this wait. An event has a lock inside that it would then wait for.
         turn = threading.Lock()
         turn.acquire()
-        waiter = Waiter(lease, turn.release)
-        if not admission.enter(waiter):
-            raise RpcPoolFull(describe_full(self._engine))
+
+        def wake() -> None:
+            # It may have been released before, by somebody whom Ctrl-C struck then.
+            with contextlib.suppress(RuntimeError):
+                turn.release()
+
+        waiter = Waiter(lease, wake)
         started = monotonic()
         limit = longest(self._acquire_timeout, timeout)
         try:
+            if not admission.enter(waiter):
+                raise RpcPoolFull(describe_full(self._engine))
             served = turn.acquire(timeout=min(max(limit, 0), threading.TIMEOUT_MAX))
+            waited = monotonic() - started
+            if not served and admission.leave(waiter):
+                admission.refused.add()
+                raise RpcPoolTimeout(describe_wait(self._engine, waited))
+            if not served:
+                # It is its turn at this very moment.
+                turn.acquire()
         except BaseException:
-            # Ctrl-C.
-            admission.leave(waiter)
+            # Also Ctrl-C, at any step. Only if its fate is settled, and all is done, its lease is known.
+            if not admission.leave(waiter):
+                admission.serve()
+                if not waiter.done:
+                    turn.acquire()
             raise
-        waited = monotonic() - started
-        if not served and admission.leave(waiter):
-            admission.refused.add()
-            raise RpcPoolTimeout(describe_wait(self._engine, waited))
-        if not served:
-            # It is its turn at this very moment.
-            turn.acquire()
         if lease.member is NOBODY:
             raise RpcWaitClosed(describe_closed(self._engine, waited))
         return left(timeout, started)
