@@ -82,9 +82,9 @@ class Lease:
 
     def hand_over(self, heir: Hashable) -> None:
         """Let `heir` be the token of this RPC from now on. Nobody may report the end of the RPC meanwhile."""
-        leases = self.member.leases
-        leases.add(heir)
-        leases.remove(self)
+        self.member.leases.add(heir)
+        # For a moment it was two; whoever saw that and found the member full is told that it was not.
+        self.member.withdraw(self)
 
     def _latency(self, now: float) -> float | None:
         return now - self.started if self.timed else None
