@@ -14,6 +14,7 @@ import pytest
 
 import grpcpool
 from grpcpool import ConfigError, ConfigTypeError, PoolConfig, events
+from grpcpool.telemetry.logging import writer
 from grpcpool.testing import ServerProcess
 
 from ..certificates import make_certificates
@@ -51,10 +52,12 @@ def test_state_transitions_are_logged_and_nothing_else(
         " resized to 1",
         " down: ",
         " cannot connect",
-        " closed",
+        " left the picks",
+        " closed after",
     )
+    levels = {" down: ": "WARNING", " cannot connect": "WARNING", " left the picks": "DEBUG"}
     for words in expected:
-        level = "WARNING" if words in (" down: ", " cannot connect") else "INFO"
+        level = levels.get(words, "INFO")
         assert [entry for entry in said if words in entry[1] and entry[0] == level], words
     assert [entry for entry in said if not any(words in entry[1] for words in expected)] == []
     assert len([entry for entry in said if " connected" in entry[1]]) == 2
@@ -67,6 +70,78 @@ def test_failed_attempts_need_not_be_logged(
     recorder.wait(events.ConnectFailed, 4)
 
     assert "cannot connect" not in caplog.text
+
+
+MEMBER: dict[str, Any] = {"pool": "p", "member": 3, "endpoint": "a:1"}
+SCALING: dict[str, Any] = {"pool": "p", "duration": 0.25, "requested": 2, "failed": 1, "succeeded": 1}
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "words"),
+    [
+        (
+            events.Saturated(pool="p", size=2, in_flight=18, waiting=5),
+            "WARNING",
+            "pool 'p' is full: 18 RPCs run on 2 members, and 5 wait",
+        ),
+        (
+            events.PrimerFailed(**MEMBER, error="the primer raised KeyError", attempt=2),
+            "WARNING",
+            "pool 'p': member 3 to a:1 is not ready, attempt 2: the primer raised KeyError",
+        ),
+        (
+            events.Recycled(**MEMBER, replacement=7, age=61.5, reason="it was old"),
+            "INFO",
+            "pool 'p': member 3 to a:1 replaced by member 7 at the age of 61.500 s: it was old",
+        ),
+        (
+            events.Drained(**MEMBER, duration=0.5, cancelled=0, reason="it was old"),
+            "DEBUG",
+            "pool 'p': member 3 to a:1 closed 0.500 s after it left the picks: it was old",
+        ),
+        (
+            events.Drained(**MEMBER, duration=0.5, cancelled=4, reason="it was old"),
+            "WARNING",
+            "pool 'p': member 3 to a:1 closed 0.500 s after it left the picks: it was old; cancelled 4 RPCs",
+        ),
+        (
+            events.ScaledUp(**SCALING, new_size=3, reason="100 RPCs run"),
+            "INFO",
+            "pool 'p' resized to 3 members in 0.250 s (1 of 2): 100 RPCs run",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, events.Event) else None,
+)
+def test_what_the_log_says_of_load_and_age(
+    event: events.Event, level: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "grpcpool")
+
+    writer(log_connection_errors=False)(event)
+
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [(level, words)]
+
+
+def test_rpcs_that_a_full_pool_and_a_drain_affect_are_logged(
+    server: ServerProcess, pool_of: Any, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = pool_of(
+        server.target, size=2, max_concurrent_streams=1, max_waiting=1, drain_timeout=0.05, listeners=recorder
+    )
+    pool.wait_ready(min_ready=2)
+    call = pool.unary_unary(UNARY)
+    running = [call.future(b"x", metadata=[("delay", "30")]) for _ in range(2)]
+    with pytest.raises(grpcpool.PoolTimeout):
+        call(b"x", timeout=0.01)
+    recorder.wait(events.Saturated)
+    assert pool.stats().in_flight == len(running)
+    pool.scale_down(1)
+    recorder.wait(events.Drained)
+
+    assert [one.cancelled for one in recorder.of(events.Drained)] == [1]
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text for text in said if " is full: 2 RPCs run on 2 members" in text]
+    assert [text for text in said if "; cancelled 1 RPCs" in text]
 
 
 # --- secrets

@@ -44,13 +44,24 @@ def writer(*, log_connection_errors: bool) -> Callable[[events.Event], None]:
             case events.Rebuilt():
                 text = "replaced by member %d after %d failed attempts"
                 _log(logging.WARNING, event, text, event.replacement, event.attempts)
+            case events.Recycled():
+                text = "replaced by member %d at the age of %.3f s: %s"
+                _log(logging.INFO, event, text, event.replacement, event.age, event.reason)
+            case events.Drained():
+                _drained(event)
+            case events.PrimerFailed():
+                _log(logging.WARNING, event, "is not ready, attempt %d: %s", event.attempt, event.error)
             case events.Opened():
                 logger.info("pool %r opened: %d members to %s", event.pool, event.size, ", ".join(event.endpoints))
             case events.Closed():
                 logger.info("pool %r closed after %.3f s", event.pool, event.open_for)
             case events.ScaledUp() | events.ScaledDown():
-                text = "pool %r resized to %d members in %.3f s (%d of %d)"
-                logger.info(text, event.pool, event.new_size, event.duration, event.succeeded, event.requested)
+                text = "pool %r resized to %d members in %.3f s (%d of %d): %s"
+                done = (event.succeeded, event.requested)
+                logger.info(text, event.pool, event.new_size, event.duration, *done, event.reason)
+            case events.Saturated():
+                text = "pool %r is full: %d RPCs run on %d members, and %d wait"
+                logger.warning(text, event.pool, event.in_flight, event.size, event.waiting)
             case events.StrategyFailed():
                 logger.error("pool %r: strategy %s: %s", event.pool, event.strategy, event.error)
             case events.MaintenanceFailed():
@@ -59,6 +70,15 @@ def writer(*, log_connection_errors: bool) -> Callable[[events.Event], None]:
                 pass
 
     return write
+
+
+def _drained(event: events.Drained) -> None:
+    text = "closed %.3f s after it left the picks: %s"
+    if event.cancelled:
+        _log(logging.WARNING, event, text + "; cancelled %d RPCs", event.duration, event.reason, event.cancelled)
+    else:
+        # Why it left has been said already, by whoever took it out.
+        _log(logging.DEBUG, event, text, event.duration, event.reason)
 
 
 def _log(level: int, event: events.MemberEvent, text: str, *values: object) -> None:
