@@ -177,8 +177,10 @@ class Admission:
         return True
 
     def room(self, member: Member) -> None:
-        """Note that an RPC has ended on the member."""
-        self._say(self._fill, (member,))
+        """Note that an RPC has ended on the member, or has only tried to begin there."""
+        # If others fill it at this moment, they say so in their turn when they leave.
+        if len(member.leases) < self.cap:
+            self._say(self._fill, (member,))
 
     def adopt(self, members: tuple[Member, ...]) -> None:
         """Note that these are the members now. They are said here before anybody else can pick them."""
