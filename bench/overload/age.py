@@ -49,7 +49,7 @@ def _sync(client: Client, target: str, server: int, seconds: float) -> dict[str,
         calls = [unary(channel)] * UNARY + [stream(channel)] * STREAM + [bidi(channel)] * BIDI
         with Connections(target) as connections:
             load = threads(calls, seconds, warm_up=0.0, server=server)
-        return {**load.summary(), "connections": len(connections.seen), **_pool(client, channel, len(load.samples))}
+        return {**load.summary(), "connections": len(connections.seen), **_pool(client, channel, load.calls)}
 
 
 def _aio(client: Client, target: str, server: int, seconds: float) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _aio(client: Client, target: str, server: int, seconds: float) -> dict[str, 
             calls = [unary_aio(channel)] * UNARY + [stream_aio(channel)] * STREAM + [bidi_aio(channel)] * BIDI
             with Connections(target) as connections:
                 load = await tasks(calls, seconds, warm_up=0.0, server=server)
-            return {**load.summary(), "connections": len(connections.seen), **_pool(client, channel, len(load.samples))}
+            return {**load.summary(), "connections": len(connections.seen), **_pool(client, channel, load.calls)}
 
     return asyncio.run(run())
 

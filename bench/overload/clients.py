@@ -46,6 +46,11 @@ def scaled(connections: int) -> list[tuple[str, Any]]:
     return [("grpc.service_config", json.dumps(config))]
 
 
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    # JSON has no tuples.
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
 @contextmanager
 def opened(client: Client, target: str) -> Iterator[Any]:
     """Make a sync channel, connect all of it, and close it in the end."""
@@ -54,7 +59,7 @@ def opened(client: Client, target: str) -> Iterator[Any]:
             grpc.channel_ready_future(channel).result(CONNECT_TIMEOUT)
             yield channel
     else:
-        with grpcpool.insecure_channel(target, map(tuple, client.options), **client.pool) as pool:
+        with grpcpool.insecure_channel(target, map(tuple, client.options), **_options(client.pool)) as pool:
             pool.open()
             pool.wait_ready(CONNECT_TIMEOUT, min_ready=pool.status().expected_size)
             yield pool
@@ -68,7 +73,7 @@ async def opened_aio(client: Client, target: str) -> AsyncIterator[Any]:
             await channel.channel_ready()
             yield channel
     else:
-        async with grpcpool.aio.insecure_channel(target, map(tuple, client.options), **client.pool) as pool:
+        async with grpcpool.aio.insecure_channel(target, map(tuple, client.options), **_options(client.pool)) as pool:
             await pool.open()
             await pool.wait_ready(CONNECT_TIMEOUT, min_ready=pool.status().expected_size)
             yield pool

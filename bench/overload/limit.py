@@ -60,14 +60,14 @@ def case(
 def _sync(client: Client, target: str, server: int, concurrent: int, seconds: float) -> dict[str, Any]:
     with opened(client, target) as channel:
         load = threads([unary(channel)] * concurrent, seconds, warm_up=WARM_UP, server=server)
-        return {**load.summary(), **_pool(client, channel, len(load.samples))}
+        return {**load.summary(), **_pool(client, channel, load.calls)}
 
 
 def _aio(client: Client, target: str, server: int, concurrent: int, seconds: float) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         async with opened_aio(client, target) as channel:
             load = await tasks([unary_aio(channel)] * concurrent, seconds, warm_up=WARM_UP, server=server)
-            return {**load.summary(), **_pool(client, channel, len(load.samples))}
+            return {**load.summary(), **_pool(client, channel, load.calls)}
 
     return asyncio.run(run())
 

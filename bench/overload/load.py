@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import psutil
 
-__all__ = ["Load", "Sample", "percentile", "tasks", "threads"]
+__all__ = ["OK", "Load", "Sample", "name_of", "percentile", "tasks", "threads"]
 
 OK = "OK"
 
@@ -37,13 +37,17 @@ class Load:
     """What a load came to. Calls of the warm-up, and those that ended after the end, count where failures are counted.
 
     Attributes:
-        samples: all calls.
+        counts: of all calls, by code.
+        samples: all calls, unless they were not to be kept.
+        good: how many ended well within the measurement.
         reasons: what the first failure of each code said.
         begin, end: of the measurement, in seconds after the load began.
         cpu, server_cpu: seconds of processor time between these, of this process and of the server's.
     """
 
+    counts: Counter[str] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
+    good: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
     begin: float = 0.0
     end: float = 0.0
@@ -51,14 +55,20 @@ class Load:
     server_cpu: float = 0.0
 
     @property
-    def errors(self) -> dict[str, int]:
-        """How many calls failed, by status code."""
-        return dict(Counter(sample.code for sample in self.samples if sample.code != OK))
+    def calls(self) -> int:
+        """All calls."""
+        return self.counts.total()
 
     @property
-    def good(self) -> int:
-        """How many calls ended well within the measurement."""
-        return sum(sample.code == OK and self.begin <= sample.ended < self.end for sample in self.samples)
+    def errors(self) -> dict[str, int]:
+        """How many calls failed, by status code."""
+        return {code: count for code, count in self.counts.items() if code != OK}
+
+    def note(self, sample: Sample, error: Exception | None) -> None:
+        """Count a call, and what the first failure of its kind said."""
+        self.counts[sample.code] += 1
+        if error is not None:
+            self.reasons.setdefault(sample.code, str(getattr(error, "details", lambda: error)()))
 
     def latencies(self, since: float, until: float) -> list[float]:
         """Return the latencies of the good calls that began within so many seconds after the load did, ascending."""
@@ -69,7 +79,7 @@ class Load:
         seconds = self.end - self.begin
         latencies = self.latencies(self.begin, self.end)
         return {
-            "calls": len(self.samples),
+            "calls": self.calls,
             "failed": sum(self.errors.values()),
             "errors": self.errors,
             "reasons": self.reasons,
@@ -91,12 +101,15 @@ def percentile(ascending: Sequence[float], percent: float) -> float | None:
 
 
 class _Meter:
-    """Times a load, and takes down its calls. Callers may be threads: appending to a list is one step."""
+    """Times a load, and takes down its calls. Callers may be threads."""
 
-    def __init__(self, warm_up: float, seconds: float, server: int | None) -> None:
+    def __init__(self, warm_up: float, seconds: float, server: int | None, keep: bool) -> None:
         self.load = Load()
         self.until = warm_up + seconds
         self._server = psutil.Process(server) if server else None
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._good = 0
         self._epoch = 0.0
         self._cpu = self._server_cpu = 0.0
 
@@ -112,11 +125,11 @@ class _Meter:
     # On a crowded machine whoever calls these wakes late; what is measured is then as much longer, or shorter.
 
     def begin(self) -> None:
-        self.load.begin = self.now()
+        self.load.begin, self._good = self.now(), self.load.counts[OK]
         self._cpu, self._server_cpu = self._spent()
 
     def finish(self) -> None:
-        self.load.end = self.now()
+        self.load.end, self.load.good = self.now(), self.load.counts[OK] - self._good
         cpu, server_cpu = self._spent()
         self.load.cpu, self.load.server_cpu = cpu - self._cpu, server_cpu - self._server_cpu
 
@@ -127,10 +140,11 @@ class _Meter:
         return time.process_time(), times.user + times.system
 
     def note(self, began: float, error: Exception | None) -> None:
-        code = OK if error is None else name_of(error)
-        self.load.samples.append(Sample(began, self.now(), code))
-        if error is not None:
-            self.load.reasons.setdefault(code, str(getattr(error, "details", lambda: error)()))
+        sample = Sample(began, self.now(), OK if error is None else name_of(error))
+        with self._lock:
+            self.load.note(sample, error)
+            if self._keep:
+                self.load.samples.append(sample)
 
 
 def name_of(error: Exception) -> str:
@@ -140,15 +154,21 @@ def name_of(error: Exception) -> str:
 
 
 def threads(
-    calls: Sequence[Callable[[], object]], seconds: float, *, warm_up: float = 1.0, server: int | None = None
+    calls: Sequence[Callable[[], object]],
+    seconds: float,
+    *,
+    warm_up: float = 1.0,
+    server: int | None = None,
+    keep: bool = True,
 ) -> Load:
     """Make each call over and over, all at the same time, each in a thread of its own; return when all have ended.
 
     Arguments:
         seconds: how long, after the warm-up.
         server: its process id, to see how busy it is.
+        keep: keep every call. They take memory, a hundred bytes or so each.
     """
-    meter = _Meter(warm_up, seconds, server)
+    meter = _Meter(warm_up, seconds, server, keep)
     go = threading.Event()
 
     def work(call: Callable[[], object]) -> None:
@@ -176,10 +196,15 @@ def threads(
 
 
 async def tasks(
-    calls: Sequence[Callable[[], Awaitable[object]]], seconds: float, *, warm_up: float = 1.0, server: int | None = None
+    calls: Sequence[Callable[[], Awaitable[object]]],
+    seconds: float,
+    *,
+    warm_up: float = 1.0,
+    server: int | None = None,
+    keep: bool = True,
 ) -> Load:
     """Make each call over and over, all at the same time, each in a task of its own; as `threads`."""
-    meter = _Meter(warm_up, seconds, server)
+    meter = _Meter(warm_up, seconds, server, keep)
     go = asyncio.Event()
 
     async def work(call: Callable[[], Awaitable[object]]) -> None:

@@ -15,7 +15,7 @@ from .tables import table
 __all__ = ["main"]
 
 # Each is a module of this package, with a `TITLE` and a `measure`.
-SCENARIOS = ("limit", "age", "cost")
+SCENARIOS = ("limit", "burst", "band", "recycle", "age", "cost")
 
 
 def main() -> int:
