@@ -135,9 +135,11 @@ def _calm(pool: Any, target: str) -> dict[str, Any]:
 def _after(target: str, before: dict[str, int]) -> dict[str, int]:
     """Return what is held after the pool was closed, once it has come down to what was before, or does not."""
     begun = time.monotonic()
-    while any(held > before[of] for of, held in (now := _held(target)).items()) and time.monotonic() - begun < PATIENCE:
+    while True:
+        held = _held(target)
+        if all(held[of] <= before[of] for of in held) or time.monotonic() - begun > PATIENCE:
+            return held
         time.sleep(LOOK)
-    return now
 
 
 def _summary(load: Load, growth: Growth, before: dict[str, int], after: dict[str, int]) -> dict[str, Any]:
