@@ -37,6 +37,10 @@ class Elasticity:
         """Do not grow before that time."""
         self._not_before = until
 
+    def forget(self) -> None:
+        """Forget the readings so far: they are of a pool of another size."""
+        self._low_since = None
+
     def judge(
         self, now: float, *, size: int, least: int, most: int, in_flight: int, waiting: int
     ) -> tuple[int, str] | None:
@@ -56,7 +60,7 @@ class Elasticity:
             why = f"{waiting} RPCs wait and {in_flight} run" if waiting else f"{in_flight} RPCs run"
             wanted = min(max(math.ceil(load / middle), size + 1), 2 * size, most)
             return wanted, f"{why} on {size} members, and {self.high:g} on each are enough"
-        if size <= least or load >= self.low * size:
+        if size <= least or waiting or load >= self.low * size:
             self._low_since = None
             return None
         if self._low_since is None:

@@ -137,17 +137,23 @@ class Sizing:
     # --- how
 
     def _grow(self, wanted: int, ticket: Any, reason: str, now: float) -> None:
+        self._forget()
         change = wanted - self.size
         self._growth = _Growth(ticket, change, now, now + self._policy.connect_timeout, reason)
         self._growth.waiting.extend(self._members.add(change, now, joining=True))
 
     def _shrink(self, leaving: list[Slot], reason: str, now: float) -> None:
+        self._forget()
         for slot in leaving:
             self._members.retire(slot, f"the pool shrank: {reason}", now)
         count = len(leaving)
         self.size -= count
         self.shrunk += count
         self._tell(events.ScaledDown, now, now, count, count, reason)
+
+    def _forget(self) -> None:
+        if self._elasticity is not None:
+            self._elasticity.forget()
 
     def _least_needed(self, count: int) -> list[Slot]:
         """Choose who leaves: from the fullest endpoint, there the unconnected first, then the one with least to do."""
