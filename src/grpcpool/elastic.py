@@ -42,7 +42,7 @@ def check(config: PoolConfig) -> None:
     allowed = f"not given beside min_size, with which the pool begins ({least})"
     checks.require(config.size == least, "size", config.size, allowed)
     if config.target_in_flight is not None:
-        _check_band(config.target_in_flight)
+        _check_band(config.target_in_flight, config.max_concurrent_streams)
 
 
 def band_of(config: PoolConfig) -> tuple[float, float] | None:
@@ -55,10 +55,15 @@ def band_of(config: PoolConfig) -> tuple[float, float] | None:
     return LOW * streams, HIGH * streams
 
 
-def _check_band(band: Any) -> None:
+def _check_band(band: Any, cap: int | None) -> None:
     field, allowed = "target_in_flight", "a pair (low, high) of numbers, 0 <= low < high"
     pair = isinstance(band, tuple) and len(band) == 2
     numbers = pair and all(isinstance(edge, (int, float)) and not isinstance(edge, bool) for edge in band)
     checks.require(numbers, field, band, allowed, wrong_type=True)
     low, high = band
-    checks.require(0 <= low < high < float("inf"), field, band, allowed)
+    checks.require(0 <= low < high <= checks.MOST, field, band, allowed)
+    if cap is not None:
+        checks.integer("max_concurrent_streams", cap, at_least=1)
+        # No member would ever pass that edge; and a pool that shrank towards the middle of such a band might be full.
+        allowed = f"with a high of {cap} at most, which is max_concurrent_streams"
+        checks.require(high <= cap, field, band, allowed)
