@@ -9,7 +9,8 @@ from typing import cast
 
 from .config import PoolConfig
 from .core.affinity import require_keyed
-from .core.engine import Engine, Room
+from .core.engine import Engine
+from .core.room import Room
 from .core.slot import Policy
 from .elastic import band_of
 from .events import Listener

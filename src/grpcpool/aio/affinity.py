@@ -11,8 +11,9 @@ from ..core.affinity import KeyedSource, announced
 from ..core.member import Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
-from .channel import CountedChannel, Home, _Key, _Method
+from .channel import CountedChannel
 from .line import Line
+from .multicallables import Home, Method, MethodKey
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -36,16 +37,16 @@ class KeyedChannel(CountedChannel):
         super().__init__(KeyedSource(source), line, norms, suspect, home, connectivity)
         self.header = header
 
-    def _method(self, key: _Key) -> KeyedMethod:
+    def _method(self, key: MethodKey) -> KeyedMethod:
         return KeyedMethod(self, key)
 
 
-class KeyedMethod(_Method):
+class KeyedMethod(Method):
     """One RPC method on a keyed channel."""
 
     __slots__ = ("_header",)
 
-    def __init__(self, channel: KeyedChannel, key: _Key) -> None:
+    def __init__(self, channel: KeyedChannel, key: MethodKey) -> None:
         super().__init__(channel, key)
         self._header = channel.header
 

@@ -1,67 +1,29 @@
-"""Channels whose RPCs are counted, and their multicallables."""
+"""Channels whose RPCs are counted."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from ..core.affinity import KeyedSource
-from ..core.generation import Generation
-from ..core.lease import Lease
 from ..core.member import Member
 from ..core.norm import Norms
-from ..core.pinned import Pinned
-from ..inflight import InFlight
-from .calls import code_of, when_done
 from .line import Line
+from .multicallables import Home, Method, MethodKey, Source, StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-__all__ = ["CountedChannel", "Source"]
+__all__ = ["CountedChannel"]
 
 # Multicallables kept for reuse, per channel. Generated stubs need one per method, once. But some programs make stubs as
 # they go; with new lambdas as serializers each of those is another one, and they must not pile up.
 REMEMBERED = 1024
 
-_Key = tuple[str, str, Any, Any, bool]
 _MultiCallable = TypeVar("_MultiCallable")
-
-
-class Source(Protocol):
-    """Where a channel's RPCs get their members from: an `Engine`, or one member of it."""
-
-    @property
-    def generation(self) -> Generation | Pinned | KeyedSource:
-        """What has the `pick` that is to be called now."""
-        ...
-
-    def attempt(self, lease: Lease) -> bool:
-        """Pick, and take the lease on what was picked, or on another one if that is full; False if all are full."""
-        ...
-
-    def spare(self) -> Member | None:
-        """Return a member that has room at this moment, or None."""
-        ...
-
-
-class Home(Protocol):
-    """The loop that a channel belongs to."""
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop; None before the first use."""
-        ...
-
-    def bind(self) -> asyncio.AbstractEventLoop:
-        """Return the loop, which is the one that runs now if there was none yet; raise if it is another one."""
-        ...
 
 
 class CountedChannel(grpc.aio.Channel):
@@ -87,13 +49,13 @@ class CountedChannel(grpc.aio.Channel):
         home: Home,
         connectivity: Any,
     ) -> None:
-        self._source = source
-        self._line = line
-        self._norms = norms
-        self._suspect = suspect
-        self._home = home
+        self.source = source
+        self.line = line
+        self.norms = norms
+        self.suspect = suspect
+        self.home = home
         self._connectivity = connectivity
-        self._callables: dict[_Key, Any] = {}
+        self._callables: dict[MethodKey, Any] = {}
 
     def unary_unary(
         self,
@@ -163,7 +125,7 @@ class CountedChannel(grpc.aio.Channel):
     ) -> None:
         return None
 
-    def _callable(self, kind: Callable[[_Method], _MultiCallable], key: _Key) -> _MultiCallable:
+    def _callable(self, kind: Callable[[Method], _MultiCallable], key: MethodKey) -> _MultiCallable:
         try:
             found: _MultiCallable = self._callables[key]
             return found
@@ -177,205 +139,5 @@ class CountedChannel(grpc.aio.Channel):
             del self._callables[next(iter(self._callables))]
         return made
 
-    def _method(self, key: _Key) -> _Method:
-        return _Method(self, key)
-
-
-class _Method:
-    """One RPC method on a counted channel: where its calls start and how they end.
-
-    Keeps the multicallable of every member that has served the method, so that each is built once.
-
-    Attributes:
-        source: knows the member that shall serve the next call.
-        norm, suspect, timed: see `inflight.Method`.
-    """
-
-    __slots__ = ("_home", "_inner", "_keep", "_key", "_line", "_slow", "_suspect", "norm", "source", "timed")
-
-    def __init__(self, channel: CountedChannel, key: _Key) -> None:
-        self.norm = channel._norms.of(key[1])
-        self._suspect = channel._suspect
-        self.timed = key[0] == "unary_unary"
-        self.source = channel._source
-        self._line = channel._line
-        self._slow: Any = None
-        self._home = channel._home
-        # Stubs often outlive the name of the channel they were made from; it must not be collected beneath them.
-        self._keep = channel
-        self._key = key
-        self._inner: dict[Member, Any] = {}
-
-    def _build(self, member: Member) -> Any:
-        kind, method, serializer, deserializer, registered = self._key
-        # Passed only where it matters, because a channel that somebody put in place of grpc's may not know it.
-        extra = {"_registered_method": True} if registered else {}
-        inner = getattr(member.channel, kind)(method, serializer, deserializer, **extra)
-        for gone in [other for other in self._inner if other.retired]:
-            del self._inner[gone]
-        self._inner[member] = inner
-        return inner
-
-    code_of = staticmethod(code_of)
-
-    def suspect(self, member: Member) -> None:
-        """Have a look taken at a member on which an RPC ended UNAVAILABLE."""
-        self._suspect(member)
-
-    def launch(
-        self,
-        request: Any,
-        timeout: float | None,
-        metadata: Any,
-        credentials: grpc.CallCredentials | None,
-        wait_for_ready: bool | None,
-        compression: grpc.Compression | None,
-    ) -> Any:
-        """Start an RPC and return its call; it is in flight until the call ends."""
-        # What `bind` does, for the case that all is well.
-        if asyncio._get_running_loop() is not self._home.loop:
-            self._home.bind()
-        # Nothing else runs on this loop until the call is out, so what is picked cannot leave meanwhile.
-        member = self.source.generation.pick()
-        if len(member.leases) >= member.limit:
-            spare = self.source.spare()
-            if spare is None:
-                return self._wait(
-                    request,
-                    timeout=timeout,
-                    metadata=metadata,
-                    credentials=credentials,
-                    wait_for_ready=wait_for_ready,
-                    compression=compression,
-                )
-            member = spare
-        started = monotonic()
-        multicallable = self._inner.get(member) or self._build(member)
-        call = multicallable(
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
-        flight = InFlight(call, InFlight.abandoned)
-        flight.member = member
-        flight.method = self
-        flight.started = started
-        # What `Member.begin` and `when_done` do, written out: between two waits for the network the caches are cold, so
-        # that each function that need not be touched is worth a microsecond.
-        member.count()
-        member.leases.add(flight)
-        if member.observer is not None:
-            member.observer.started(started, self.timed)
-        inner = getattr(call, "_cython_call", None)
-        if inner is None or metadata is not None:
-            when_done(call, flight.ended)
-        else:
-            inner.add_done_callback(flight.ended)
-        return call
-
-    def _wait(self, request: Any, **arguments: Any) -> Any:
-        """Return a call that waits until a member has room."""
-        if self._slow is None:
-            kind, *rest = self._key
-            self._slow = self._line.multicallable(kind, *rest[:3])
-        return self._line.launch(self, self._slow, request, **arguments)
-
-    def start(self, lease: Lease, request: Any, timeout: float | None, details: grpc.aio.ClientCallDetails) -> Any:
-        """Start an RPC whose turn it is, and return its call, which the lease ends with."""
-        member = lease.member
-        multicallable = self._inner.get(member) or self._build(member)
-        call = multicallable(
-            request,
-            timeout=timeout,
-            metadata=details.metadata,
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-        )
-        flight = InFlight(call, InFlight.abandoned)
-        flight.member = member
-        flight.method = self
-        flight.started = lease.started
-        lease.hand_over(flight)
-        when_done(call, flight.ended)
-        return call
-
-
-class UnaryUnary(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
-    """A unary method of the pool. Same contract as grpc's."""
-
-    def __init__(self, method: _Method) -> None:
-        self._method = method
-
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        """Invoke the method and return its call at once."""
-        return self._method.launch(request, timeout, metadata, credentials, wait_for_ready, compression)
-
-
-class UnaryStream(grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
-    """A server-streaming method of the pool. Same contract as grpc's."""
-
-    def __init__(self, method: _Method) -> None:
-        self._method = method
-
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        """Invoke the method and return its call at once."""
-        return self._method.launch(request, timeout, metadata, credentials, wait_for_ready, compression)
-
-
-class StreamUnary(grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
-    """A client-streaming method of the pool. Same contract as grpc's."""
-
-    def __init__(self, method: _Method) -> None:
-        self._method = method
-
-    def __call__(
-        self,
-        request_iterator: Any = None,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        """Invoke the method and return its call at once."""
-        return self._method.launch(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
-
-
-class StreamStream(grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
-    """A bidirectional method of the pool. Same contract as grpc's."""
-
-    def __init__(self, method: _Method) -> None:
-        self._method = method
-
-    def __call__(
-        self,
-        request_iterator: Any = None,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        """Invoke the method and return its call at once."""
-        return self._method.launch(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+    def _method(self, key: MethodKey) -> Method:
+        return Method(self, key)

@@ -21,12 +21,12 @@ from .errors import AioPoolFull, AioPoolTimeout, AioWaitClosed
 from .interceptors import KINDS, for_members
 
 if TYPE_CHECKING:
-    from .channel import _Method
+    from .multicallables import Method
 
 __all__ = ["Line"]
 
 # The method whose call is being made on the slow lane. The interceptor runs in a task that starts out from here.
-_METHOD: ContextVar[_Method] = ContextVar("grpcpool.line.method")
+_METHOD: ContextVar[Method] = ContextVar("grpcpool.line.method")
 
 
 class _Clerk:
@@ -102,7 +102,7 @@ class Line:
         return getattr(self._lane, kind)(*arguments)
 
     @staticmethod
-    def launch(method: _Method, multicallable: Any, request: Any, **arguments: Any) -> Any:
+    def launch(method: Method, multicallable: Any, request: Any, **arguments: Any) -> Any:
         """Make a call of the method on the slow lane, and return it at once."""
         token = _METHOD.set(method)
         try:

@@ -38,7 +38,7 @@ EXPLAIN_TIMEOUT = 1.0
 
 
 class AioRoom:
-    """Everything live about one aio pool. What the engine calls is described in `core.engine.Room`.
+    """Everything live about one aio pool. What the engine calls is described in `core.room.Room`.
 
     Attributes:
         front: the channel through which the pool's RPCs go.

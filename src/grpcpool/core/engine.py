@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
 from .. import events
 from ..events import Event, Listener
@@ -14,7 +14,6 @@ from ..strategies.base import Clock, Strategy
 from . import snapshot
 from .admission import Admission
 from .bus import Bus
-from .connectivity import Connectivity
 from .counters import Tally
 from .driver import Driver
 from .generation import Generation, GenerationBuilder
@@ -45,70 +44,10 @@ from .messages import (
     Retire,
 )
 from .norm import Norms
+from .room import Room
 from .slot import Policy
 
-__all__ = ["Engine", "Room"]
-
-
-class Room(Protocol):
-    """What a room does for its engine: all that touches grpc, threads or a loop. Nothing here may block."""
-
-    def tell(self, message: Input) -> None:
-        """Post the message and pump."""
-
-    def build(self, member: Member) -> None:
-        """Make the member's channel. What it raises counts as a failed attempt to connect."""
-
-    def connect(self, member: Member) -> None:
-        """Ask the member's channel to connect."""
-
-    def explain(self, member: Member) -> None:
-        """Find out why the member does not connect, and post `Explained`."""
-
-    def ping(self, member: Member) -> None:
-        """Make a real round trip, and post `Pinged`."""
-
-    def prime(self, member: Member) -> None:
-        """Run the primer on the member's channel, and post `Primed`."""
-
-    def close_channel(self, member: Member) -> None:
-        """Close the member's channel."""
-
-    def published(self) -> None:
-        """A new generation is there: wake whoever waits for one."""
-
-    def report(self, state: Connectivity) -> None:
-        """The connectivity of the whole pool is now `state`."""
-
-    def wake(self) -> None:
-        """See to it that `pump` is called soon, from outside whatever is running. Called from anywhere, even from a
-        garbage collection that interrupts this very engine.
-        """
-
-    def is_here(self) -> bool:
-        """Whether RPCs can be started and woken from this thread. Called from anywhere, as `wake`."""
-        ...
-
-    def on_first_use(self) -> None:
-        """An RPC needs the pool open: return when it is, or raise."""
-
-    def want(self) -> None:
-        """An RPC found nobody worth picking: tell the engine `Wanted`."""
-
-    def not_connected(self) -> NoReturn:
-        """Raise what `get_channel` raises while no member is connected."""
-        ...
-
-    def no_channel(self) -> NoReturn:
-        """Raise what an RPC raises while there is no channel at all to try it on."""
-        ...
-
-    def refuse(self) -> NoReturn:
-        """Raise what the use of a closed pool raises."""
-        ...
-
-    def complain(self, text: str, error: BaseException) -> None:
-        """Log an exception that nobody else will hear of."""
+__all__ = ["Engine"]
 
 
 class Engine:

@@ -11,8 +11,9 @@ from ..core.affinity import KeyedSource, announced
 from ..core.member import Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
-from .channel import Connectivity, CountedChannel, UnaryUnary, _Key, _Method
+from .channel import Connectivity, CountedChannel
 from .line import Line
+from .multicallables import Method, MethodKey, UnaryUnary
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -46,16 +47,16 @@ class KeyedChannel(CountedChannel):
         key = ("unary_unary", method, request_serializer, response_deserializer, bool(_registered_method))
         return self._callable(KeyedUnaryUnary, key)
 
-    def _method(self, key: _Key) -> KeyedMethod:
+    def _method(self, key: MethodKey) -> KeyedMethod:
         return KeyedMethod(self, key)
 
 
-class KeyedMethod(_Method):
+class KeyedMethod(Method):
     """One RPC method on a keyed channel."""
 
     __slots__ = ("_header",)
 
-    def __init__(self, channel: KeyedChannel, key: _Key) -> None:
+    def __init__(self, channel: KeyedChannel, key: MethodKey) -> None:
         super().__init__(channel, key)
         self._header = channel.header
 

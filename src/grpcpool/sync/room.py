@@ -41,7 +41,7 @@ CLOSE_TIMEOUT = 5.0
 
 
 class SyncRoom:
-    """Everything live about one sync pool. What the engine calls is described in `core.engine.Room`.
+    """Everything live about one sync pool. What the engine calls is described in `core.room.Room`.
 
     Attributes:
         front: the channel through which the pool's RPCs go.
