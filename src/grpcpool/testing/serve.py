@@ -16,6 +16,8 @@ from .servers import ECHO
 
 __all__ = ["main"]
 
+# Longer than any deadline, in seconds.
+FOREVER = 1e9
 # What a stopping server grants to running calls.
 GRACE = 5.0
 
@@ -46,7 +48,11 @@ class _Echo(grpc.GenericRpcHandler):
         return wishes
 
     async def _unary(self, request: bytes, context: Any) -> bytes:
-        await self._suffer(context)
+        left = context.time_remaining()
+        wishes = await self._suffer(context)
+        if wishes.get("answer") == "deadline":
+            # Without one, the time left is that until the end of time, which nobody need be told.
+            return b"" if left is None or left > FOREVER else str(left).encode()
         return request
 
     async def _server_stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
