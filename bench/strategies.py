@@ -127,24 +127,24 @@ class Contender:
 
 
 def _work(source: Source, clock: Callable[[], float], norm: Norm, running: list[Any], order: list[int]) -> None:
-    """End a call and begin another, over and over, as `grpcpool.sync.channel.UnaryUnary.__call__` does it."""
+    """End a call and begin another, over and over, as `grpcpool.sync.multicallables.UnaryUnary.__call__` does it."""
     for slot in order:
         member, token, started = running[slot]
         now = clock()
         observer = member.observer
-        if observer is None:
-            member.leases.remove(token)
-            if member.retired:
-                member.rest()
-            latency, average = now - started, member.latency
-            member.latency = latency if average is None else average + (latency - average) * SMOOTHING
-        else:
-            member.answered(token, now, now - started, norm)
+        member.leases.remove(token)
+        if member.retired or not member.limit:
+            member.rest()
+        latency, average = now - started, member.latency
+        member.latency = latency if average is None else average + (latency - average) * SMOOTHING
+        if observer is not None:
+            observer.answered(now, latency if norm.alone else norm.learn(latency))
         member = source.generation.pick()
         token = member.count()
         started = clock()
-        member.leases.add(token)
-        if member.retired:
+        leases = member.leases
+        leases.add(token)
+        if member.retired or len(leases) > member.limit:
             raise AssertionError("nobody retires here")
         observer = member.observer
         if observer is not None:
