@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -202,7 +199,7 @@ def test_whoever_waits_too_long_is_told_that_it_was_here(
 def test_a_stream_that_waits_too_long_is_told_as_well(flavour: Flavour, server: ServerProcess) -> None:
     with full(flavour, server, acquire_timeout=0.05) as held:
         for begin in (
-            lambda: held.pool.server_stream(),
+            held.pool.server_stream,
             lambda: held.pool.client_stream([b"a"]),
             lambda: held.pool.bidi([b"a"]),
         ):
@@ -319,7 +316,7 @@ def test_rpcs_with_affinity_keys_wait_too(flavour: Flavour, server: ServerProces
         for _ in range(4):
             held.pool.unary(metadata=(("key", "user 1"),))
         after = {member.id: member.calls for member in held.pool.stats().members}
-        assert sorted(after[id] - before[id] for id in after) == [0, 0, 4]
+        assert sorted(after[member] - before[member] for member in after) == [0, 0, 4]
 
 
 def test_metadata_and_call_credentials_go_along(flavour: Flavour, make_server: MakeServer, tmp_path: Path) -> None:
@@ -365,75 +362,3 @@ def test_those_who_wait_are_served_in_the_order_in_which_they_came(flavour: Flav
         held.capacity = 1
         assert [future.result(TIMEOUT) for future in futures] == list(range(16))
         assert order == list(range(16))
-
-
-# --- storms
-
-
-def test_thousands_that_wait_in_vain_take_no_slot(flavour: Flavour, server: ServerProcess) -> None:
-    with flavour.insecure(server.target, size=2, max_concurrent_streams=4, max_waiting=10_000) as pool:
-        pool.wait_ready(min_ready=2)
-        ends: dict[str, int] = {"served": 0, "timeout": 0, "cancelled": 0}
-        storm = aio_storm if flavour.name == "aio" else sync_storm
-        flavour.in_background(storm, pool.raw, ends).result(50)
-        assert sum(ends.values()) == 10_000
-        assert min(ends["served"], ends["timeout"]) > 100
-        assert pool.stats().waiting == 0
-        until(lambda: pool.stats().in_flight == 0)
-        fits_exactly(pool, 8)
-
-
-def sync_storm(channel: Any, ends: dict[str, int]) -> None:
-    method = channel.unary_unary(f"{ECHO}Unary")
-
-    def work(seed: int) -> list[str]:
-        chance = random.Random(seed)
-        return [attempt(chance) for _ in range(10_000 // 32 + (seed < 10_000 % 32))]
-
-    def attempt(chance: random.Random) -> str:
-        try:
-            # Those that are in time take long enough for others to wait.
-            method(b"x", timeout=chance.uniform(0, 0.03), metadata=(("delay", "0.005"),))
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED, error
-            return "timeout"
-        return "served"
-
-    with ThreadPoolExecutor(32) as threads:
-        for found in threads.map(work, range(32)):
-            for end in found:
-                ends[end] += 1
-
-
-async def aio_storm(channel: Any, ends: dict[str, int]) -> None:
-    method = channel.unary_unary(f"{ECHO}Unary")
-    chance = random.Random(3)
-
-    async def attempt() -> str:
-        delay = (("delay", "0.005"),)
-        match chance.randrange(4):
-            case 0:
-                call = method(b"x", timeout=20, metadata=delay)
-            case 1:
-                call = method(b"x", timeout=chance.uniform(0, 0.1), metadata=delay)
-            case 2:
-                call = method(b"x", metadata=delay)
-                asyncio.get_running_loop().call_later(chance.uniform(0, 0.1), call.cancel)
-            case _:
-                call = method(b"x", metadata=delay)
-                asyncio.get_running_loop().call_later(
-                    chance.uniform(0, 0.1),
-                    asyncio.current_task().cancel,  # type: ignore[union-attr]
-                )
-        try:
-            await call
-        except asyncio.CancelledError:
-            return "cancelled"
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED, error
-            return "timeout"
-        return "served"
-
-    for _ in range(20):
-        for end in await asyncio.gather(*(attempt() for _ in range(500)), return_exceptions=True):
-            ends["cancelled" if isinstance(end, asyncio.CancelledError) else end] += 1  # type: ignore[index]

@@ -22,7 +22,7 @@ ENDLESS = (("count", "1000000"), ("gap", "0.05"))
 
 async def until(condition: Callable[[], object]) -> None:
     async def look() -> None:
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # no event tells of it
             await asyncio.sleep(0.002)
 
     await asyncio.wait_for(look(), 10)
@@ -34,7 +34,7 @@ class Full:
     def __init__(self, target: str, **options: Any) -> None:
         self.pool = grpcpool.aio.insecure_channel(target, size=1, max_concurrent_streams=1, **options)
 
-    async def __aenter__(self) -> Full:
+    async def __aenter__(self) -> Full:  # noqa: PYI034  # `Self` is not there in Python 3.10
         await self.pool.wait_ready()
         self.stream = self.method("ServerStream")(b"x", metadata=ENDLESS)
         return self

@@ -29,8 +29,8 @@ class ServerProcess:
 
     It echoes bytes. What a call shall suffer is said in its metadata: ``delay`` (seconds before the answer), ``code``
     (a status name such as ``INTERNAL``, to fail with), ``count`` (how many messages a server stream sends; default 3)
-    and ``gap`` (seconds between them). With ``answer`` set to ``deadline`` a unary call is answered with the seconds that
-    it had left when it came, or with nothing if it had no deadline. It also answers the health check.
+    and ``gap`` (seconds between them). With ``answer`` set to ``deadline`` a unary call is answered with the seconds
+    that it had left when it came, or with nothing if it had no deadline. It also answers the health check.
 
     Arguments:
         delay: seconds that every call takes.
