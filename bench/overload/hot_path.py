@@ -1,28 +1,34 @@
 """The hot path of a pool without the network: what is timed here is all that a pool does for a unary call.
 
-Members are real and connected, but their channels' multicallables answer at once. One process for each version of the
+Members are real and connected, but one method of their channels answers at once. Whole calls, of another method, are
+timed too, with all threads of the process. One process for each version of the
 package that is compared; it does one block of calls whenever it is told to, so that versions can take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
 import grpcpool
+from grpcpool.testing import ECHO
 
 __all__ = ["CALLS", "CAP", "main"]
 
 METHOD = "/bench.Service/Method"
+WHOLE = f"{ECHO}Unary"
 REQUEST = b""
 SIZE = 8
 CAP = 100
 CALLS = 2000
+# In a block of whole calls: some milliseconds as well.
+WHOLE_CALLS = 10
 UNCAPPED: dict[str, Any] = {}
 CAPPED: dict[str, Any] = {"max_concurrent_streams": CAP}
 CONNECT_TIMEOUT = 30.0
@@ -54,17 +60,20 @@ class _Call:
 
 
 def _without_network(factory: Callable[..., Any], multicallable: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a factory of channels that connect as others do, and whose unary calls go nowhere."""
+    """Return a factory of channels that connect as others do, and on which calls of `METHOD` go nowhere."""
 
     def make(*arguments: Any, **more: Any) -> Any:
         channel = factory(*arguments, **more)
-        channel.unary_unary = lambda *_, **__: multicallable
+        real = channel.unary_unary
+        channel.unary_unary = lambda name, *rest, **named: (
+            multicallable if name == METHOD else real(name, *rest, **named)
+        )
         return channel
 
     return make
 
 
-def _time_sync(call: Callable[[bytes], object]) -> float:
+async def _time_sync(call: Callable[[bytes], object]) -> float:
     loops = range(CALLS)
     # This thread's own time: what others do on a crowded machine is none of it.
     started = time.thread_time()
@@ -73,7 +82,7 @@ def _time_sync(call: Callable[[bytes], object]) -> float:
     return (time.thread_time() - started) / CALLS
 
 
-def _time_aio(call: Callable[[bytes], Any]) -> float:
+async def _time_aio(call: Callable[[bytes], Any]) -> float:
     loops = range(CALLS)
     started = time.thread_time()
     for _ in loops:
@@ -81,9 +90,23 @@ def _time_aio(call: Callable[[bytes], Any]) -> float:
     return (time.thread_time() - started) / CALLS
 
 
+async def _time_whole_sync(call: Callable[[bytes], object]) -> float:
+    started = time.process_time()
+    for _ in range(WHOLE_CALLS):
+        call(REQUEST)
+    return (time.process_time() - started) / WHOLE_CALLS
+
+
+async def _time_whole_aio(call: Callable[[bytes], Awaitable[object]]) -> float:
+    started = time.process_time()
+    for _ in range(WHOLE_CALLS):
+        await call(REQUEST)
+    return (time.process_time() - started) / WHOLE_CALLS
+
+
 async def _serve(target: str, capped: bool) -> None:
     kinds = {"uncapped": UNCAPPED, **({"capped": CAPPED} if capped else {})}
-    blocks: dict[str, Callable[[], float]] = {}
+    blocks: dict[str, Callable[[], Awaitable[float]]] = {}
     pools = []
     for kind, options in kinds.items():
         sync = grpcpool.insecure_channel(target, size=SIZE, telemetry_interval=None, **options)
@@ -91,14 +114,18 @@ async def _serve(target: str, capped: bool) -> None:
         aio = grpcpool.aio.insecure_channel(target, size=SIZE, telemetry_interval=None, **options)
         await aio.wait_ready(CONNECT_TIMEOUT, min_ready=SIZE)
         pools.append((sync, aio))
-        here, there = (pool.unary_unary(METHOD, _registered_method=True) for pool in (sync, aio))
-        blocks[f"sync {kind}"] = lambda call=here: _time_sync(call)
-        blocks[f"aio {kind}"] = lambda call=there: _time_aio(call)
+        for room, pool, timed, whole in (
+            ("sync", sync, _time_sync, _time_whole_sync),
+            ("aio", aio, _time_aio, _time_whole_aio),
+        ):
+            for what, method, block in (("path", METHOD, timed), ("call", WHOLE, whole)):
+                call = pool.unary_unary(method, _registered_method=True)
+                blocks[f"{room} {kind} {what}"] = functools.partial(block, call)
     print(grpcpool.__file__, flush=True)
     while name := sys.stdin.readline().strip():
         # The aio pools' own work is done here, not in a block.
         await asyncio.sleep(0)
-        print(blocks[name](), flush=True)
+        print(await blocks[name](), flush=True)
     for sync, aio in pools:
         sync.close()
         await aio.close()
