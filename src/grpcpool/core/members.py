@@ -47,6 +47,8 @@ class Members:
         self._rng = rng
         self._next_id = 0
         self._next_favour = 0.0
+        # Whose primers run, and whether their answers count: not those from before the connection was lost.
+        self._primers: dict[Member, bool] = {}
 
     # --- coming and going
 
@@ -103,6 +105,7 @@ class Members:
         member = slot.member
         cancelled = len(member.leases)
         del self.slots[member]
+        self._primers.pop(member, None)
         self.past_calls += member.picks
         self.past_failures += member.failures
         if slot.built:
@@ -131,19 +134,26 @@ class Members:
     def _prime(self, slot: Slot, now: float) -> None:
         slot.phase = Phase.PRIMING
         slot.trying = False
-        slot.busy = True
         slot.due = now + self._policy.primer_timeout
-        self.out.append(Prime(slot.member))
+        # One that still runs, from before the connection was lost, is waited for: there are never two on one channel.
+        if slot.member not in self._primers:
+            self._primers[slot.member] = True
+            self.out.append(Prime(slot.member))
 
     def primed(self, slot: Slot, error: str | None, now: float) -> None:
         """Take in how the primer went; `error` is None if the member may be picked now."""
-        if not slot.busy or slot.phase is not Phase.PRIMING:
+        counts = self._primers.pop(slot.member, None)
+        if counts is None or slot.phase is not Phase.PRIMING:
             # It was given up, or the connection was lost meanwhile.
             return
-        slot.busy = False
-        if error is None:
+        if not counts:
+            self._prime(slot, now)
+        elif error is None:
             self._admit(slot, now)
-            return
+        else:
+            self._priming_failed(slot, error, now)
+
+    def _priming_failed(self, slot: Slot, error: str, now: float) -> None:
         slot.primings += 1
         slot.error = error
         self.emit(events.PrimerFailed(error=error, attempt=slot.primings, **self._about(slot)))
@@ -154,11 +164,11 @@ class Members:
         )
 
     def _prime_again(self, slot: Slot, now: float) -> None:
-        if not slot.busy:
+        if slot.member not in self._primers:
             self._prime(slot, now)
             return
         # It may go on for ever, on that channel; so there must be another.
-        self.primed(slot, f"the primer did not return within {self._policy.primer_timeout:g} s", now)
+        self._priming_failed(slot, f"the primer did not return within {self._policy.primer_timeout:g} s", now)
         if slot.joining:
             slot.gave_up = slot.error
         else:
@@ -186,8 +196,8 @@ class Members:
         self._lose(slot, reason, now)
         slot.since = now
         slot.due = None
-        if slot.phase is Phase.PRIMING:
-            slot.busy = False
+        if slot.member in self._primers:
+            self._primers[slot.member] = False
         if state is Connectivity.TRANSIENT_FAILURE:
             slot.phase = Phase.DOWN
             self._explain(slot)
@@ -279,7 +289,7 @@ class Members:
         """
         if now < self._next_favour:
             return
-        nobody = all(slot.phase in (Phase.DOWN, Phase.DRAINING) for slot in self.slots.values())
+        nobody = all(slot.joining or slot.phase in (Phase.DOWN, Phase.DRAINING) for slot in self.slots.values())
         waiting = [slot for slot in self.slots.values() if slot.phase is Phase.DOWN and slot.built and not slot.joining]
         if nobody and waiting:
             self._next_favour = now + self._policy.backoff_min
