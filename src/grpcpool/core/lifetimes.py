@@ -65,12 +65,11 @@ class Lifetimes:
 
     def _take_over(self, slot: Slot, old: Slot, now: float) -> None:
         slot.replaces = None
-        surplus = sum(each.active for each in self._members.slots.values()) - self._sizing.expected
-        if surplus <= 0:
-            # The old one has left by itself, and this one is needed in its place.
-            return
-        if not old.active or old.member not in self._members.slots:
-            self._members.retire(slot, "the member that it was to replace has left", now)
+        if not old.active:
+            # Somebody else has its place already, or there is none any more. Whoever leaves, it is not to be the only
+            # one that is connected.
+            (surplus,) = self._sizing.least_needed(1)
+            self._members.retire(surplus, f"member {slot.member.id} came for one that had left already", now)
             return
         self.recycled += 1
         reason = f"max_lifetime of {self._policy.max_lifetime:g} s has passed"

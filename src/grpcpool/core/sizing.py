@@ -76,7 +76,7 @@ class Sizing:
             self._grow(wanted, message.ticket, ASKED, now)
         else:
             if wanted < self.size:
-                self._shrink(self._least_needed(self.size - wanted), ASKED, now)
+                self._shrink(self.least_needed(self.size - wanted), ASKED, now)
                 self._move_bounds()
             self._answer(message.ticket, wanted)
 
@@ -120,7 +120,7 @@ class Sizing:
             if wanted > self.size:
                 self._grow(wanted, None, reason, now)
             else:
-                self._shrink(self._least_needed(self.size - wanted), reason, now)
+                self._shrink(self.least_needed(self.size - wanted), reason, now)
         elif self._policy.max_idle is not None:
             self._let_go_of_idle(self._policy.max_idle, now)
 
@@ -131,8 +131,13 @@ class Sizing:
             picks = slot.member.picks
             if slot.member.leases or picks != slot.served:
                 slot.served, slot.busy_at = picks, now
-            elif now - slot.busy_at >= max_idle and self.size > self.least:
+            elif now - slot.busy_at >= max_idle and self.size > self.least and self._is_spare(slot):
                 self._shrink([slot], f"member {slot.member.id} was idle for {max_idle:g} s", now)
+
+    def _is_spare(self, slot: Slot) -> bool:
+        """Say whether another member to the same endpoint is connected."""
+        others = (other for other in self._members.slots.values() if other is not slot and other.phase is Phase.READY)
+        return any(other.member.endpoint == slot.member.endpoint for other in others)
 
     # --- how
 
@@ -155,7 +160,7 @@ class Sizing:
         if self._elasticity is not None:
             self._elasticity.forget()
 
-    def _least_needed(self, count: int) -> list[Slot]:
+    def least_needed(self, count: int) -> list[Slot]:
         """Choose who leaves: from the fullest endpoint, there the unconnected first, then the one with least to do."""
         staying = [slot for slot in self._members.slots.values() if slot.active]
         chosen = []
@@ -182,8 +187,9 @@ class Sizing:
         """Give up on members that should have connected by now."""
         if self._growth is not None and now >= self._growth.deadline:
             for slot in self._growth.waiting:
+                what = "was not primed" if slot.phase is Phase.PRIMING else "did not connect"
                 took = f"{self._policy.connect_timeout:g} s"
-                slot.gave_up = slot.error or f"{slot.member.endpoint} did not connect within {took}"
+                slot.gave_up = slot.error or f"{slot.member.endpoint} {what} within {took}"
 
     def advance(self, now: float) -> None:
         """See who has joined, or will not, and end the resize when that is known of all."""
