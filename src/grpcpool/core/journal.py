@@ -46,7 +46,8 @@ def _reason(event: events.Event) -> str | None:
         case events.Recycled(member=member, replacement=replacement, reason=reason):
             return f"member {member} by {replacement}: {reason}"
         case events.Rebuilt(member=member, replacement=replacement, attempts=attempts):
-            return f"member {member} by {replacement}: {attempts} failed attempts to connect"
+            why = f"{attempts} failed attempts to connect" if attempts else "its channel was of no more use"
+            return f"member {member} by {replacement}: {why}"
         case events.ConnectionDown(member=member, reason=reason):
             return f"member {member}: {reason}"
         case events.PrimerFailed(member=member, error=error):
