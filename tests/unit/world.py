@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any, NoReturn
 
 from grpcpool import events
+from grpcpool.core.admission import LineStats
 from grpcpool.core.connectivity import Connectivity
 from grpcpool.core.driver import Driver
 from grpcpool.core.engine import Engine
@@ -23,7 +24,9 @@ from grpcpool.core.messages import (
     Emit,
     Explain,
     Explained,
+    Full,
     Input,
+    Measure,
     Observed,
     Open,
     OpenChannels,
@@ -57,7 +60,9 @@ class World:
         fields = {"name": "world", "size": 3, "telemetry_interval": None, **policy}
         endpoints = tuple(Endpoint(target) for target in targets or ("a",))
         self.clock = FakeClock(100.0)
-        self.machine = Machine(Policy(endpoints=endpoints, **fields), random.Random(seed))  # type: ignore[arg-type]
+        self.line = LineStats()
+        settings = Policy(endpoints=endpoints, **fields)  # type: ignore[arg-type]
+        self.machine = Machine(settings, random.Random(seed), lambda: self.line)
         self.driver = Driver(self.machine, clock=self.clock, perform=self._perform, on_error=self._fail)
         self.channels: dict[Member, Connectivity] = {}
         self.unbuildable: set[str] = set()
@@ -131,6 +136,31 @@ class World:
         self.tell(message(ticket, **fields))
         return ticket
 
+    def wait_in_line(self, waiting: int) -> None:
+        """So many RPCs wait from now on; the machine is told if a line forms."""
+        formed = waiting and not self.line.waiting
+        self.line = self.line._replace(waiting=waiting)
+        if formed:
+            self.tell(Full())
+
+    def measure(self, seconds: float = 0.0, *, every: float = 0.5) -> None:
+        """Let so much time pass, with readings of the load all along; or take one now."""
+        end = self.clock.now + seconds
+        while True:
+            self.tell(Measure())
+            if self.clock.now >= end:
+                return
+            self.clock.now = min(self.clock.now + every, end)
+            self.tell(Tick())
+
+    def run(self, count: int, member: Member | None = None) -> list[Lease]:
+        """Begin so many RPCs, each on the member that has least to do, or on this one."""
+        return [self.lease(member or min(self.ready, key=lambda each: each.in_flight)) for _ in range(count)]
+
+    def newest(self) -> Member:
+        """The member that was made last."""
+        return self.ever[-1]
+
     # --- what was seen
 
     def told(self, kind: type[events.Event]) -> list[events.Event]:
@@ -161,6 +191,7 @@ class World:
                 self.questions.append(member)
             case Prime(member):
                 assert member in self.channels
+                assert member not in self.primings, "two primers at once on one channel"
                 self.primings.append(member)
             case Ping(member):
                 assert member in self.channels
@@ -175,6 +206,8 @@ class World:
             case CloseChannel(member):
                 del self.channels[member]
                 self.closed.append(member)
+                if member in self.primings:
+                    self.primings.remove(member)
             case Report(state):
                 self.reports.append(state)
             case Emit(event):
