@@ -154,9 +154,9 @@ def measure(plan: Plan) -> Result:
     with ServerProcess(delay=DELAY) as server, ThreadPoolExecutor(len(ROOMS)) as executor:
         for number in range(rounds):
             print(f"band, round {number + 1} of {rounds}: {seconds:g} s", file=sys.stderr)
-            runs = executor.map(lambda room: isolated("band", seconds, room=room, target=server.target), ROOMS)
-            for room, run in zip(ROOMS, runs, strict=True):
-                found[room].append(run["lanes"])
+            answers = executor.map(lambda room: isolated("band", seconds, room=room, target=server.target), ROOMS)
+            for room, answer in zip(ROOMS, answers, strict=True):
+                found[room].append(answer["lanes"])
     for room in ROOMS:
         for number, lane in enumerate(LANES[room]):
             runs = [lanes[number] for lanes in found[room]]

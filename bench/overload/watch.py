@@ -24,7 +24,11 @@ def connections(target: str) -> set[int]:
     return {
         one.laddr.port
         for one in psutil.net_connections("tcp")
-        if one.pid == own and one.status == psutil.CONN_ESTABLISHED and one.raddr and one.raddr.port == port
+        if one.pid == own
+        and one.status == psutil.CONN_ESTABLISHED
+        and one.laddr
+        and one.raddr
+        and one.raddr.port == port
     }
 
 
