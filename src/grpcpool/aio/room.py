@@ -29,12 +29,15 @@ from .interceptors import for_members, share, sort
 from .line import Line
 from .monitor import SLOW, Monitor
 
-__all__ = ["EXPLAIN_TIMEOUT", "AioRoom"]
+__all__ = ["CLOSE_TIMEOUT", "EXPLAIN_TIMEOUT", "AioRoom"]
 
 # How long an RPC may take that only asks why a channel does not connect. The channel has failed already, so it is
 # refused at once; only if the channel tries again at that moment does the question wait, and an answer that comes
 # later than this is of no use to anybody.
 EXPLAIN_TIMEOUT = 1.0
+# How long `close` waits for channels to close and for tasks to end that it has cancelled. Both are a matter of
+# milliseconds; the limit is there because a primer or an interceptor may not let itself be cancelled.
+CLOSE_TIMEOUT = 5.0
 
 
 class AioRoom:
@@ -52,6 +55,7 @@ class AioRoom:
         self._rung = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._primers: dict[Member, asyncio.Task[Any]] = {}
         self._closing: set[asyncio.Task[Any]] = set()
         self._monitor = Monitor(self, AioRoom._look, AioRoom._monitor_failed)
         self.interceptors = sort(cast("tuple[Any, ...]", config.interceptors))
@@ -143,10 +147,10 @@ class AioRoom:
             task.cancel()
 
     async def join(self) -> None:
-        """Wait until every channel is closed."""
+        """Wait until every channel is closed, and what was asked of them has ended."""
         pending = {*self._tasks, *self._closing}
         if pending:
-            await asyncio.wait(pending)
+            await asyncio.wait(pending, timeout=CLOSE_TIMEOUT)
         await self._line.close()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
@@ -202,23 +206,25 @@ class AioRoom:
 
     def prime(self, member: Member) -> None:
         async def run() -> str | None:
-            limit = self._config.primer_timeout
             try:
-                await asyncio.wait_for(self._config.primer(member.channel), limit)  # type: ignore[misc]
-            except asyncio.TimeoutError:
-                return f"the primer did not return within {limit:g} s"
+                await self._config.primer(member.channel)  # type: ignore[misc]
             except Exception as problem:
                 self.complain("the primer raised; the member is not picked before it returns", problem)
                 return f"the primer raised {type(problem).__name__}"
             return None
 
         def answer(error: str | None, cancelled: bool) -> None:
+            self._primers.pop(member, None)
             self.tell(Primed(member, "the primer was cancelled" if cancelled else error))
 
-        self._spawn(run(), answer)
+        # When it has taken too long is for the engine to say, which then has the channel closed.
+        self._primers[member] = self._spawn(run(), answer)
 
     def close_channel(self, member: Member) -> None:
         self._lookout.remove(member)
+        primer = self._primers.get(member)
+        if primer is not None:
+            primer.cancel()
         self._keep(self._closing, self.bind().create_task(member.channel.close()))
         self.published()
 
@@ -290,7 +296,9 @@ class AioRoom:
     def _monitor_failed(self, error: BaseException) -> None:
         self.engine.maintenance_failed(error)
 
-    def _spawn(self, question: Coroutine[Any, Any, str | None], answer: Callable[[str | None, bool], None]) -> None:
+    def _spawn(
+        self, question: Coroutine[Any, Any, str | None], answer: Callable[[str | None, bool], None]
+    ) -> asyncio.Task[Any]:
         """Run `question` as a task, and call `answer` with its result, and whether it was cancelled instead.
 
         By a callback of the task's, for a task that is cancelled before its first step runs nothing of its own.
@@ -306,6 +314,7 @@ class AioRoom:
 
         task.add_done_callback(done)
         self._keep(self._tasks, task)
+        return task
 
     def _keep(self, tasks: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
         # A loop holds its tasks weakly; one that nobody else holds can vanish while it waits.

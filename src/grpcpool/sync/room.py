@@ -180,7 +180,9 @@ class SyncRoom:
                 self._config.primer(channel)  # type: ignore[misc]
             except Exception as problem:
                 error = f"the primer raised {type(problem).__name__}"
-                self.complain("the primer raised; the member is not picked before it returns", problem)
+                # Else its channel was closed under it, and what it says to that is no news.
+                if member in self.engine.machine.slots:
+                    self.complain("the primer raised; the member is not picked before it returns", problem)
             self.engine.post(Primed(member, error))
             self._monitor.ring()
 
