@@ -135,6 +135,7 @@ async def _arrivals(call: Callable[[], Awaitable[object]], rate: float, seconds:
         await asyncio.sleep(max(epoch + at - time.monotonic(), 0))
         task = asyncio.create_task(make())
         running.add(task)
+        load.most = max(load.most, len(running))
         task.add_done_callback(running.discard)
     await asyncio.gather(*running)
     return load
@@ -143,13 +144,15 @@ async def _arrivals(call: Callable[[], Awaitable[object]], rate: float, seconds:
 def _summary(load: Load, resizes: Resizes) -> dict[str, Any]:
     summary = load.summary()
     # What comes after the end is the pool's answer to that.
-    return {**summary, "resizes": [(when, size) for when, size in resizes.found if when < load.end]}
+    return {**summary, "most": load.most, "resizes": [(when, size) for when, size in resizes.found if when < load.end]}
 
 
 def measure(plan: Plan) -> Result:
     """Run both rooms at the same time, each in a process of its own."""
     rounds, seconds = plan.how_often(1), plan.how_long(60.0, 15.0)
-    result = Result(table=[["room", "pool", "band", "size", "load", "calls", "failed", "resizes", "sizes at seconds"]])
+    result = Result(
+        table=[["room", "pool", "band", "size", "load", "at most", "calls", "failed", "resizes", "sizes at seconds"]]
+    )
     found: dict[str, list[list[dict[str, Any]]]] = {room: [] for room in ROOMS}
     with ServerProcess(delay=DELAY) as server, ThreadPoolExecutor(len(ROOMS)) as executor:
         for number in range(rounds):
@@ -163,11 +166,21 @@ def measure(plan: Plan) -> Result:
             calls, failed = (sum(run[of] for run in runs) for of in ("calls", "failed"))
             worst = max(runs, key=lambda run: len(run["resizes"]))["resizes"]
             sizes = ", ".join(f"{size} at {when:.1f}" for when, size in worst)
-            cells = [lane.name, f"{lane.band[0]} to {lane.band[1]}", lane.size, lane.load, calls, failed, len(worst)]
+            most = max(run["most"] for run in runs)
+            cells = [
+                lane.name,
+                f"{lane.band[0]} to {lane.band[1]}",
+                lane.size,
+                lane.load,
+                most,
+                calls,
+                failed,
+                len(worst),
+            ]
             result.table.append([room, *map(str, cells), sizes or "-"])
             result.record.append({"room": room, "lane": lane.name, "rounds": runs})
             bar = float(BAR) if lane.judged else None
-            note = f"in {seconds:g} s" + (f": {sizes}" if sizes else "")
+            note = f"in {seconds:g} s, {most} calls under way at most" + (f": {sizes}" if sizes else "")
             result.figures.append(Figure(f"band, {room}: {lane.name}", len(worst), "resizes", bar, note=note))
         calls, failed = (sum(run[of] for lanes in found[room] for run in lanes) for of in ("calls", "failed"))
         result.figures.append(Figure(f"band, {room}: failed", failed, "calls", 0.0, note=f"of {calls}"))

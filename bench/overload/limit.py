@@ -33,7 +33,7 @@ PLAIN = Client("plain channel")
 NARROW = Client(f"pool of 2, cap {CAP}", {"size": 2, "max_concurrent_streams": CAP})
 FREE = Client("pool of 2, no limit anywhere", {"size": 2})
 # As many callers as two connections have room for: nobody waits, and what these reach no queue can better.
-FILLED = Client(f"pool of 2, {2 * CAP} callers", {"size": 2})
+FILLED = Client(f"pool of 2, {2 * CAP} callers", {"size": 2, "max_concurrent_streams": CAP})
 # What each has to carry at once.
 WIDE_LOAD, NARROW_LOAD = 700, 800
 LOADS = {
@@ -102,7 +102,7 @@ def measure(plan: Plan) -> Result:
 
 
 def _judge(room: str, found: dict[Client, list[dict[str, Any]]]) -> list[Figure]:
-    bars = {POOL: 0.0, SCALED: None, PLAIN: None, NARROW: 0.0, FREE: 0.0, FILLED: None}
+    bars = {POOL: 0.0, SCALED: None, PLAIN: None, NARROW: 0.0, FREE: 0.0, FILLED: 0.0}
     figures = []
     for client, runs in found.items():
         failed, calls = sum(run["failed"] for run in runs), sum(run["calls"] for run in runs)

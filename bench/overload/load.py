@@ -40,6 +40,7 @@ class Load:
         counts: of all calls, by code.
         samples: all calls, unless they were not to be kept.
         good: how many ended well within the measurement.
+        most: how many were under way at once, at most.
         reasons: what the first failure of each code said.
         begin, end: of the measurement, in seconds after the load began.
         cpu, server_cpu: seconds of processor time between these, of this process and of the server's.
@@ -48,6 +49,7 @@ class Load:
     counts: Counter[str] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
     good: int = 0
+    most: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
     begin: float = 0.0
     end: float = 0.0
@@ -103,8 +105,8 @@ def percentile(ascending: Sequence[float], percent: float) -> float | None:
 class _Meter:
     """Times a load, and takes down its calls. Callers may be threads."""
 
-    def __init__(self, warm_up: float, seconds: float, server: int | None, keep: bool) -> None:
-        self.load = Load()
+    def __init__(self, warm_up: float, seconds: float, server: int | None, keep: bool, callers: int) -> None:
+        self.load = Load(most=callers)
         self.until = warm_up + seconds
         self._server = psutil.Process(server) if server else None
         self._keep = keep
@@ -168,7 +170,7 @@ def threads(
         server: its process id, to see how busy it is.
         keep: keep every call. They take memory, a hundred bytes or so each.
     """
-    meter = _Meter(warm_up, seconds, server, keep)
+    meter = _Meter(warm_up, seconds, server, keep, len(calls))
     go = threading.Event()
 
     def work(call: Callable[[], object]) -> None:
@@ -204,7 +206,7 @@ async def tasks(
     keep: bool = True,
 ) -> Load:
     """Make each call over and over, all at the same time, each in a task of its own; as `threads`."""
-    meter = _Meter(warm_up, seconds, server, keep)
+    meter = _Meter(warm_up, seconds, server, keep, len(calls))
     go = asyncio.Event()
 
     async def work(call: Callable[[], Awaitable[object]]) -> None:
