@@ -95,6 +95,16 @@ SCALING: dict[str, Any] = {"pool": "p", "duration": 0.25, "requested": 2, "faile
             "pool 'p': member 3 to a:1 replaced by member 7 at the age of 61.500 s: it was old",
         ),
         (
+            events.Rebuilt(**MEMBER, replacement=7, attempts=5),
+            "WARNING",
+            "pool 'p': member 3 to a:1 replaced by member 7 after 5 failed attempts",
+        ),
+        (
+            events.Rebuilt(**MEMBER, replacement=7, attempts=0),
+            "WARNING",
+            "pool 'p': member 3 to a:1 replaced by member 7",
+        ),
+        (
             events.Drained(**MEMBER, duration=0.5, cancelled=0, reason="it was old"),
             "DEBUG",
             "pool 'p': member 3 to a:1 closed 0.500 s after it left the picks: it was old",
@@ -112,7 +122,7 @@ SCALING: dict[str, Any] = {"pool": "p", "duration": 0.25, "requested": 2, "faile
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, events.Event) else None,
 )
-def test_what_the_log_says_of_load_and_age(
+def test_what_the_log_says_of_load_age_and_replacement(
     event: events.Event, level: str, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "grpcpool")

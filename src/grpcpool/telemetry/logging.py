@@ -42,8 +42,9 @@ def writer(*, log_connection_errors: bool) -> Callable[[events.Event], None]:
                 if log_connection_errors:
                     _log(logging.WARNING, event, "cannot connect: %s", event.error)
             case events.Rebuilt():
-                text = "replaced by member %d after %d failed attempts"
-                _log(logging.WARNING, event, text, event.replacement, event.attempts)
+                # No attempts: a ping failed, or its primer took too long, which has been said.
+                text = "replaced by member %d" + (f" after {event.attempts} failed attempts" if event.attempts else "")
+                _log(logging.WARNING, event, text, event.replacement)
             case events.Recycled():
                 text = "replaced by member %d at the age of %.3f s: %s"
                 _log(logging.INFO, event, text, event.replacement, event.age, event.reason)
