@@ -162,7 +162,8 @@ class Sizing:
 
     def least_needed(self, count: int) -> list[Slot]:
         """Choose who leaves: from the fullest endpoint, there the unconnected first, then the one with least to do."""
-        staying = [slot for slot in self._members.slots.values() if slot.active]
+        # One that has just connected to replace another counts only when it has done so.
+        staying = [slot for slot in self._members.slots.values() if slot.active and slot.replaces is None]
         chosen = []
         for _ in range(count):
             crowd: dict[str, int] = {}
