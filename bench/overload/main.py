@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import os
 from pathlib import Path
 
 from .. import report
@@ -26,6 +27,7 @@ def main() -> int:
     for name in dict.fromkeys(arguments.scenario or SCENARIOS):
         scenario = importlib.import_module(f"{__package__}.{name}")
         print(f"\n{name}: {scenario.TITLE}", flush=True)
+        _warn()
         results[name] = scenario.measure(plan)
         if results[name].table:
             print(table(results[name].table), flush=True)
@@ -38,6 +40,13 @@ def main() -> int:
         }
         arguments.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     return report.conclude("Overload and lifecycle", figures) if figures else 0
+
+
+def _warn() -> None:
+    """Say so if others use the machine: all that is timed is then that of a crowded machine."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores:
+        print(f"the load average is {load:.1f}, on {cores} cores, before this begins", flush=True)
 
 
 def _arguments() -> argparse.Namespace:
