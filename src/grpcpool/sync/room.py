@@ -112,6 +112,9 @@ class SyncRoom:
             self.engine.pump()
         finally:
             self._performing.now = before
+            if self.engine.machine.closed:
+                # `close` waits for the last member to go, which is told only of those that have a channel to close.
+                self.published()
 
     def _is_performing(self) -> bool:
         return getattr(self._performing, "now", False)
