@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import subprocess
 import sys
 import threading
@@ -18,10 +19,11 @@ import pytest
 
 import grpcpool
 from grpcpool import events
+from grpcpool.core.messages import Resize
 from grpcpool.testing import ECHO, ServerProcess
 
 from .flavours import Flavour, Pool
-from .test_under_load import load
+from .test_under_load import Load, load
 from .waiting import connections, pool_threads, until
 
 pytestmark = pytest.mark.integration
@@ -397,6 +399,32 @@ def test_a_server_that_ends_old_connections_costs_no_call(flavour: Flavour, make
         assert running.calls > 50
 
 
+def test_everything_at_once_costs_no_call(flavour: Flavour, make_server: MakeServer) -> None:
+    server = make_server(options={"grpc.max_connection_age_ms": 1000})
+    heard: list[events.Event] = []
+    chance = random.Random(3)
+    options: dict[str, Any] = {"max_concurrent_streams": 2, "max_lifetime": 0.3, "max_idle": 0.2}
+    with flavour.insecure(
+        server.target, min_size=1, max_size=4, scale_down_interval=0.1, listeners=heard.append, **options
+    ) as pool:
+        pool.wait_ready()
+        with load(pool, 8) as running:
+            until(lambda: pool.stats().size >= 4)
+            for _ in range(12):
+                before = pool.stats().recycled
+                try:
+                    pool.resize(chance.randint(1, 6))
+                except grpcpool.ScalingError as problem:
+                    assert "already scaling" in str(problem)  # noqa: PT017
+                until(lambda before=before: pool.stats().recycled > before)
+        assert running.errors == []
+        assert running.calls > 50
+        assert sum(event.cancelled for event in of(events.Drained, heard)) == 0
+        until(lambda: pool.stats().in_flight == 0)
+        in_size(pool, server, 1)
+        assert pool.stats().maintenance_errors == 0
+
+
 # --- priming
 
 
@@ -655,6 +683,54 @@ def test_closing_while_rpcs_wait_in_line(flavour: Flavour, make_server: MakeServ
     assert flavour.finish(running) == b"x"
     assert closing.over() < AT_ONCE
     assert (pool.stats().waiting, pool.stats().in_flight) == (0, 0)
+
+
+def test_closing_beside_a_slow_listener(server: ServerProcess) -> None:
+    # Of the sync pool only: on a loop nothing is beside a listener.
+    connecting, go_on = threading.Event(), threading.Event()
+
+    def credentials() -> grpc.ChannelCredentials:
+        raise LookupError
+
+    def listen(event: events.Event) -> None:
+        match event:
+            case events.ConnectFailed():
+                connecting.set()
+                go_on.wait(LONG)
+            case events.ScaledDown():
+                time.sleep(0.2)
+
+    pool = grpcpool.secure_channel(server.target, credentials, size=2, listeners=listen)
+    opening = threading.Thread(target=pool.open)
+    opening.start()
+    assert connecting.wait(LONG)
+    # Both are dealt with together: the pool is said to be closed, then the listener takes its time, then members go.
+    pool._room.tell(Resize(None, to=1))
+    started = time.monotonic()
+    closing = threading.Thread(target=pool.close, args=(LONG,))
+    closing.start()
+    until(lambda: len(pool._engine._driver._inbox) == 2)
+    go_on.set()
+    closing.join(LONG)
+    opening.join(LONG)
+    assert time.monotonic() - started < AT_ONCE
+
+
+@pytest.mark.parametrize("cap", [None, 1])
+def test_closing_under_load_cuts_nothing_short(flavour: Flavour, make_server: MakeServer, cap: int | None) -> None:
+    server = make_server()
+    for _ in range(5):
+        pool = flavour.insecure(server.target, size=2, max_concurrent_streams=cap)
+        pool.wait_ready(min_ready=2)
+        running = Load()
+        clients = [flavour.in_background(getattr(running, flavour.name), pool.raw) for _ in range(8)]
+        until(lambda running=running: running.calls >= 8)
+        assert Closing(pool, LONG).over() < AT_ONCE
+        for client in clients:
+            with pytest.raises(grpcpool.PoolClosed):
+                client.result(LONG)
+        assert [error for error in running.errors if not isinstance(error, grpcpool.PoolClosed)] == []
+        assert pool.stats().in_flight == 0
 
 
 # --- programs that end without closing
