@@ -7,7 +7,7 @@ import pytest
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
 from grpcpool.core.member import Member
-from grpcpool.core.messages import Abort, Close, Open, Tick, Wanted
+from grpcpool.core.messages import Abort, Close, Open, Resize, Tick, Wanted
 
 from .world import FAILED, READY, World, connected, opened
 
@@ -198,6 +198,16 @@ def test_whoever_comes_back_brings_the_others_of_its_endpoint_along() -> None:
     (fresh,) = set(world.channels) - {first}
     world.observe(fresh, READY)
     assert set(world.ready) == {first, fresh}
+
+
+def test_an_rpc_does_not_wait_for_those_that_join() -> None:
+    world = all_down()
+    world.ask(Resize, by=1)
+    count = len(world.ever)
+    world.tell(Wanted())
+    (fresh,) = world.ever[count:]
+    assert world.fallback == (fresh,)
+    assert not world.hopeless
 
 
 @pytest.mark.parametrize("end", [Close, Abort])

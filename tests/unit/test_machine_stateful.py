@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
-from grpcpool.core.messages import Abort, Close, Open, Republish, Resize, Tick, Wanted
+from grpcpool.core.member import Member
+from grpcpool.core.messages import (
+    Abort,
+    Close,
+    Drained,
+    Input,
+    Measure,
+    Observed,
+    Open,
+    Primed,
+    Republish,
+    Resize,
+    Tick,
+    Wanted,
+)
 from grpcpool.core.slot import Phase
 from grpcpool.errors import PoolClosed, ScalingError
 
@@ -31,21 +46,45 @@ class Pool(RuleBasedStateMachine):
         ping=st.sampled_from([None, 5.0]),
         report=st.sampled_from([None, 5.0]),
         seed=st.integers(0, 10),
+        elastic=st.sampled_from([None, (0.0, 2.0), (1.0, 3.0), (0.9, 1.0)]),
+        idle=st.sampled_from([None, 2.0, 50.0]),
+        lifetime=st.sampled_from([None, 3.0, 100.0]),
+        primed=st.booleans(),
+        drain=st.sampled_from([None, 2.0]),
     )
     def make(
-        self, size: int, endpoints: tuple[str, ...], attempts: int, ping: float | None, report: float | None, seed: int
+        self,
+        size: int,
+        endpoints: tuple[str, ...],
+        attempts: int,
+        ping: float | None,
+        report: float | None,
+        seed: int,
+        elastic: tuple[float, float] | None,
+        idle: float | None,
+        lifetime: float | None,
+        primed: bool,
+        drain: float | None,
     ) -> None:
         self.tickets: list[Future[int]] = []
+        self.size = max(size, len(endpoints))
         self.world = World(
             *endpoints,
             seed=seed,
-            size=max(size, len(endpoints)),
+            size=self.size,
+            bounds=(self.size, MOST),
+            band=elastic,
+            scale_down_interval=2.0,
+            max_idle=idle,
+            max_lifetime=lifetime,
+            primed=primed,
+            drain_timeout=drain,
             max_reconnect_attempts=attempts,
             ping_interval=ping,
             telemetry_interval=report,
         )
 
-    def member(self, data: st.DataObject, among: object) -> object:
+    def member(self, data: st.DataObject, among: Iterable[Member]) -> Member:
         return data.draw(st.sampled_from(sorted(among, key=lambda member: member.id)))
 
     @rule()
@@ -75,6 +114,55 @@ class Pool(RuleBasedStateMachine):
     def pong(self, data: st.DataObject, error: str | None) -> None:
         if self.world.pings:
             self.world.pong(self.member(data, self.world.pings), error)
+
+    @rule(data=st.data(), error=st.sampled_from([None, "raised"]))
+    def prime(self, data: st.DataObject, error: str | None) -> None:
+        if self.world.primings:
+            self.world.prime(self.member(data, self.world.primings), error)
+
+    @rule()
+    def prime_all(self) -> None:
+        for member in list(self.world.primings):
+            self.world.prime(member)
+
+    @rule(data=st.data(), message=st.sampled_from([lambda m: Primed(m, None), lambda m: Primed(m, "x"), Drained]))
+    def tell_what_nobody_asked(self, data: st.DataObject, message: Callable[[Member], Input]) -> None:
+        unasked = set(self.world.ever) - set(self.world.primings)
+        if unasked:
+            self.world.tell(message(self.member(data, unasked)))
+
+    @rule()
+    def measure(self) -> None:
+        self.world.measure()
+
+    @rule(seconds=st.sampled_from([2.5, 12.0]))
+    def measure_for_a_while(self, seconds: float) -> None:
+        self.world.measure(seconds, every=1.25)
+
+    @rule(waiting=st.sampled_from([0, 1, 7]))
+    def wait_in_line(self, waiting: int) -> None:
+        self.world.wait_in_line(waiting)
+
+    @rule(target=leases, count=st.integers(2, 6))
+    def start_many(self, count: int) -> object:
+        return multiple(*(self.world.run(count) if self.world.ready else ()))
+
+    @rule(data=st.data(), messages=st.lists(st.sampled_from(["ready", "lost", "measure", "shrink"]), max_size=5))
+    def all_in_one_moment(self, data: st.DataObject, messages: list[str]) -> None:
+        """Several things happen before the machine has looked at any of them."""
+        world = self.world
+        for what in messages:
+            if what in ("ready", "lost") and world.channels:
+                state = Connectivity.READY if what == "ready" else Connectivity.TRANSIENT_FAILURE
+                member = self.member(data, world.channels)
+                world.channels[member] = state
+                world.driver.post(Observed(member, state))
+            elif what == "measure":
+                world.driver.post(Measure())
+            elif what == "shrink" and world.machine.opened is not None:
+                world.driver.post(Resize(None, by=-1))
+        world.driver.pump()
+        world.check()
 
     @rule(seconds=st.sampled_from([0.0, 0.3, 1.0, 4.0, 60.0, 1e6]))
     def pass_time(self, seconds: float) -> None:
@@ -138,6 +226,8 @@ class Pool(RuleBasedStateMachine):
             return
         machine = self.world.machine
         assert 1 <= machine.size <= max(MOST, 4)
+        replacing = [slot for slot in machine.slots.values() if slot.replaces is not None and slot.joining]
+        assert sum(slot.phase is not Phase.DRAINING for slot in replacing) <= 1
         for ticket in self.tickets:
             if ticket.done():
                 error = ticket.exception(0)
@@ -164,6 +254,13 @@ class Pool(RuleBasedStateMachine):
         assert world.machine.slots == {}
         assert len(world.told(events.Closed)) == (world.machine.opened is not None)
         assert not any(slot.phase is Phase.READY for slot in world.machine.slots.values())
+        assert len(world.told(events.Recycled)) == world.machine.lifetimes.recycled
+        assert len(world.told(events.Drained)) == world.machine.members.drained == len(world.ever)
+        assert world.machine.wake_at is None
+        assert world.machine.members._primers == {}
+        scaled = [event for event in world.events if isinstance(event, events.Scaling)]
+        change = sum(e.succeeded if isinstance(e, events.ScaledUp) else -e.succeeded for e in scaled)
+        assert change == world.machine.sizing.grown - world.machine.sizing.shrunk == world.machine.size - self.size
         assert world.machine.members.past_calls == sum(member.picks for member in world.ever)
 
 

@@ -36,6 +36,7 @@ from grpcpool.core.messages import (
     Primed,
     Publish,
     Report,
+    Resize,
     Retire,
     Tick,
     Wanted,
@@ -48,6 +49,9 @@ from grpcpool.testing import FakeClock
 
 READY = Connectivity.READY
 FAILED = Connectivity.TRANSIENT_FAILURE
+
+# What is no bad news about a connection.
+OWN_DOING = (Tick, Measure, Full, Resize, Drained, Built)
 
 
 class World:
@@ -82,9 +86,12 @@ class World:
     # --- what may happen
 
     def tell(self, message: Input) -> None:
+        before = self.ready
         self.driver.post(message)
         self.driver.pump()
         self.check()
+        if isinstance(message, OWN_DOING) or getattr(message, "state", None) is READY:
+            assert self.ready or not before or self.machine.closed, "the pool itself took out all that were connected"
 
     def observe(self, member: Member, state: Connectivity) -> None:
         self.channels[member] = state
@@ -255,6 +262,10 @@ class World:
                 assert slot.busy or slot.due is not None, slot
             if slot.phase is Phase.PRIMING:
                 assert slot.due is not None, slot
+            if slot.phase is Phase.DRAINING:
+                assert (slot.due is None) == (machine.policy.drain_timeout is None), slot
+            if slot.replaces is not None and slot.joining and slot.phase is not Phase.DRAINING:
+                assert slot.replaces.member.endpoint == slot.member.endpoint
             assert (slot.phase is Phase.READY) <= (slot.ready_since is not None)
         if machine.wake_at is not None:
             assert slots or not machine.closed
