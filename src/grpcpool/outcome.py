@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Hashable
 from time import monotonic
 
@@ -10,7 +11,7 @@ import grpc
 from .core.member import Member
 from .core.norm import Norm
 
-__all__ = ["BLAMED", "OK", "TRIES", "UNAVAILABLE", "code_of", "left", "refused", "settle"]
+__all__ = ["BLAMED", "OK", "RESENDS", "UNAVAILABLE", "code_of", "left", "refused", "rest", "settle"]
 
 # Looking a member up in an enum takes longer than all the rest that is done at the end of an RPC.
 OK = grpc.StatusCode.OK
@@ -31,10 +32,12 @@ BLAMED = frozenset(
 # How grpc words it that the server refused a stream (REFUSED_STREAM, RFC 9113, section 8.7: "the stream is being closed
 # prior to any processing having occurred"). There is nothing but these words to tell it by; should they change, such
 # RPCs end UNAVAILABLE, as they do on a plain channel.
-REFUSED_STREAM = "RST_STREAM with error code 7"
-# How often the pool sends an RPC in all that is refused like that. grpc itself has sent it twice each time, on the same
-# connection; another member, or the same one a little later, will rarely refuse it again.
-TRIES = 3
+REFUSED_STREAM = "Stream removed (RST_STREAM (Received RST_STREAM with error code 7))"
+# How often an RPC that was refused like that is sent again, and for how long it rests before that, in seconds: longer
+# each time, a third of a second in all. That is how far a busy server lags behind in counting its streams; one that
+# refuses for longer is not just about to take note of those that have ended.
+RESENDS = 7
+SHORTEST_REST, LONGEST_REST = 0.005, 0.1
 
 
 def code_of(error: BaseException) -> grpc.StatusCode | None:
@@ -48,7 +51,18 @@ def refused(code: grpc.StatusCode | None, details: str | None) -> bool:
     That may happen below the limit as well: a server that is busy goes on counting, for a moment, streams whose end the
     client has long been told.
     """
-    return code is UNAVAILABLE and REFUSED_STREAM in (details or "")
+    return code is UNAVAILABLE and details == REFUSED_STREAM
+
+
+def rest(number: int, timeout: float | None) -> float:
+    """Return how long an RPC should rest before it is sent again for the `number`-th time, in seconds.
+
+    Arguments:
+        timeout: what it has left; None if it has no deadline.
+    """
+    # By up to a half less, at random, or all that were refused at once would be back at once.
+    seconds = min(SHORTEST_REST * (1 << (number - 1)), LONGEST_REST) * random.uniform(0.5, 1)
+    return seconds if timeout is None else min(seconds, timeout)
 
 
 def left(timeout: float | None, started: float) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import grpc
 import pytest
 
 from grpcpool.core.messages import Open
-from grpcpool.outcome import TRIES, left, refused
+from grpcpool.outcome import LONGEST_REST, RESENDS, left, refused, rest
 from grpcpool.sync.channel import CountedChannel
 from grpcpool.sync.line import Line
 
@@ -16,15 +17,15 @@ from .world import Room
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 # As grpcio 1.85 words it.
-REFUSAL = "Stream removed: RST_STREAM with error code 7 (REFUSED_STREAM)"
+REFUSAL = "Stream removed (RST_STREAM (Received RST_STREAM with error code 7))"
 
 
 @pytest.mark.parametrize(
     ("code", "details", "expected"),
     [
         (UNAVAILABLE, REFUSAL, True),
-        (UNAVAILABLE, "Received RST_STREAM with error code 7", True),
-        (UNAVAILABLE, "Received RST_STREAM with error code 2", False),
+        (UNAVAILABLE, REFUSAL.replace("7", "2"), False),
+        (UNAVAILABLE, f"backend: {REFUSAL}", False),
         (UNAVAILABLE, "failed to connect", False),
         (UNAVAILABLE, "", False),
         (UNAVAILABLE, None, False),
@@ -79,8 +80,24 @@ class Channel:
     with_call = __call__
 
 
-def calling(errors: list[Exception]) -> tuple[Room, Channel, CountedChannel]:
-    room = Room(policy={"cap": 1})
+@pytest.fixture(autouse=True)
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What was rested, without resting."""
+    rested: list[float] = []
+    monkeypatch.setattr("grpcpool.sync.multicallables.sleep", rested.append)
+    return rested
+
+
+def test_an_rpc_rests_longer_each_time_but_not_beyond_its_deadline() -> None:
+    for number in range(1, 30):
+        seconds = min(0.005 * 2 ** (number - 1), LONGEST_REST)
+        assert seconds / 2 <= rest(number, None) <= seconds
+    assert rest(7, 0.001) == 0.001
+    assert rest(1, 0) == 0
+
+
+def calling(errors: list[Exception], cap: float = 1) -> tuple[Room, Channel, CountedChannel]:
+    room = Room(policy={"cap": cap})
     room.tell(Open())
     inner = Channel(errors)
     for member in room.connect_all():
@@ -94,11 +111,12 @@ every_way = pytest.mark.parametrize("how", ["__call__", "with_call"])
 
 
 @every_way
-@pytest.mark.parametrize("times", range(TRIES))
-def test_a_blocking_unary_rpc_is_sent_again_as_often_as_is_said(how: str, times: int) -> None:
+@pytest.mark.parametrize("times", range(RESENDS + 1))
+def test_a_blocking_unary_rpc_is_sent_again_as_often_as_is_said(how: str, times: int, rests: list[float]) -> None:
     room, inner, channel = calling([Refusal() for _ in range(times)])
     assert getattr(channel.unary_unary("/m"), how)(b"x") == b""
     assert len(inner.timeouts) == times + 1
+    assert len(rests) == times
     members = room.engine.generation.members
     assert sum(member.picks for member in members) == times + 1
     assert sum(member.failures for member in members) == times
@@ -113,11 +131,12 @@ def test_each_time_it_has_what_is_left_of_its_timeout(how: str) -> None:
     assert 5.0 == first > second > third > 4.0
 
 
-def test_one_that_is_refused_too_often_fails_as_grpc_says() -> None:
+@every_way
+def test_one_that_is_refused_too_often_fails_as_grpc_says(how: str) -> None:
     room, inner, channel = calling([Refusal() for _ in range(20)])
     with pytest.raises(Refusal):
-        channel.unary_unary("/m").with_call(b"x")
-    assert len(inner.timeouts) == TRIES
+        getattr(channel.unary_unary("/m"), how)(b"x")
+    assert len(inner.timeouts) == RESENDS + 1
     assert [member.in_flight for member in room.engine.generation.members] == [0, 0]
 
 
@@ -134,4 +153,12 @@ def test_a_stream_of_requests_is_not_sent_again(how: str) -> None:
     _, inner, channel = calling([Refusal()])
     with pytest.raises(Refusal):
         getattr(channel.stream_unary("/m"), how)(iter([b"x"]))
+    assert len(inner.timeouts) == 1
+
+
+@every_way
+def test_without_a_limit_nothing_is_sent_again(how: str) -> None:
+    _, inner, channel = calling([Refusal()], cap=math.inf)
+    with pytest.raises(Refusal):
+        getattr(channel.unary_unary("/m"), how)(b"x")
     assert len(inner.timeouts) == 1

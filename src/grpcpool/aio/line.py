@@ -15,7 +15,7 @@ from ..core.admission import Waiter
 from ..core.engine import Engine
 from ..core.lease import NOBODY, Lease
 from ..core.line import describe_closed, describe_full, describe_wait, longest
-from ..outcome import TRIES, UNAVAILABLE, left, refused
+from ..outcome import RESENDS, UNAVAILABLE, left, refused, rest
 from .calls import let_go_of_calls
 from .errors import AioPoolFull, AioPoolTimeout, AioWaitClosed
 from .interceptors import KINDS, for_members
@@ -37,7 +37,7 @@ class _Clerk:
 
     async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         timeout = details.timeout
-        for _ in range(TRIES - 1):
+        for number in range(1, RESENDS + 1):
             started = monotonic()
             call = await self._serve(details, request, timeout)
             try:
@@ -48,6 +48,7 @@ class _Clerk:
                 raise
             if code is not UNAVAILABLE or not refused(code, await call.details()):
                 return call
+            await asyncio.sleep(rest(number, left(timeout, started)))
             timeout = left(timeout, started)
         return await self._serve(details, request, timeout)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -144,6 +145,11 @@ class Admission:
     def stats(self) -> LineStats:
         """Return its numbers. Safe from anywhere."""
         return LineStats(self.waiting, self.waited.value(), self.seconds, self.refused.value())
+
+    @property
+    def capped(self) -> bool:
+        """There is a limit at all."""
+        return self.cap < math.inf
 
     @property
     def waiting(self) -> int:

@@ -142,7 +142,11 @@ class Lookout:
                 while self._suspects:
                     news = self._see_one(self._suspects.popleft()) or news
             finally:
-                self._turn.give_back(token)
+                # Twice, as in `Turn.work`.
+                try:
+                    self._turn.give_back(token)
+                finally:
+                    self._turn.give_back(token)
         return news
 
     def _see_all(self) -> bool:

@@ -41,4 +41,8 @@ class Turn:
                 while pending():
                     step()
             finally:
-                self.give_back(token)
+                # Twice, for Ctrl-C may strike on the way into the first; and a turn that is kept is kept for good.
+                try:
+                    self.give_back(token)
+                finally:
+                    self.give_back(token)

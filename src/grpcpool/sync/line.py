@@ -21,10 +21,15 @@ class Line:
 
     Arguments:
         acquire_timeout: how long an RPC may wait, in seconds; None: as long as its own deadline allows.
+
+    Attributes:
+        resends: whether an RPC that the server refused to look at is sent again.
     """
 
     def __init__(self, engine: Engine, acquire_timeout: float | None) -> None:
         self._engine = engine
+        # Only then is it known that the server has a limit, and that it is no wonder if it refuses something.
+        self.resends = engine.admission.capped
         self._acquire_timeout = acquire_timeout
 
     def wait(self, lease: Lease, timeout: float | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -15,7 +15,7 @@ from ..core.lease import NOBODY, Lease
 from ..core.member import SMOOTHING, Member
 from ..core.pinned import Pinned
 from ..inflight import InFlight, finish
-from ..outcome import TRIES, UNAVAILABLE, code_of, left, refused
+from ..outcome import RESENDS, UNAVAILABLE, code_of, left, refused, rest
 
 if TYPE_CHECKING:
     from .channel import CountedChannel
@@ -88,16 +88,35 @@ class Method:
 
     def block(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Run a blocking RPC by the multicallable's method `how`, and return its result."""
-        # What a stream of requests has given cannot be sent again.
-        for _ in range(TRIES - 1 if self.timed else 0):
+        try:
+            started = monotonic()
+            return self._try(how, request, timeout, *arguments)
+        except grpc.RpcError as error:
+            if not self.is_refused(error):
+                raise
+        return self.resend(how, request, left(timeout, started), *arguments)
+
+    def is_refused(self, error: BaseException) -> bool:
+        """Say whether the server refused to look at an RPC that can be sent again."""
+        # What a stream of requests has given is gone.
+        if not self._line.resends or not self.timed or code_of(error) is not UNAVAILABLE:
+            return False
+        return refused(UNAVAILABLE, getattr(error, "details", _nothing)())
+
+    def resend(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
+        """Run a blocking RPC that was refused, again and again if need be; as `block`."""
+        for number in range(1, RESENDS + 1):
+            started = monotonic()
+            sleep(rest(number, timeout))
+            timeout = left(timeout, started)
             started = monotonic()
             try:
                 return self._try(how, request, timeout, *arguments)
             except grpc.RpcError as error:
-                if not _refused(error):
+                if number == RESENDS or not self.is_refused(error):
                     raise
-                timeout = left(timeout, started)
-        return self._try(how, request, timeout, *arguments)
+            timeout = left(timeout, started)
+        raise AssertionError("unreachable")  # pragma: no cover
 
     def _try(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         lease = Lease(self.timed)
@@ -148,10 +167,6 @@ class Method:
 
 def _nothing() -> None:
     return None
-
-
-def _refused(error: BaseException) -> bool:
-    return code_of(error) is UNAVAILABLE and refused(UNAVAILABLE, getattr(error, "details", _nothing)())
 
 
 class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
@@ -206,12 +221,12 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
                 # Ctrl-C can strike in there too, and an error that is not of grpc's own making may not say its code.
                 if token in member.leases:
                     member.dropped(token, monotonic(), 0.0)
-            if not _refused(error):
+            if not method.is_refused(error):
                 raise
             timeout = left(timeout, started)
         else:
             return result
-        return method.block("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
+        return method.resend("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
 
     def with_call(
         self,
