@@ -256,8 +256,7 @@ def test_a_resize_by_hand_moves_the_bounds(flavour: Flavour, make_server: MakeSe
         assert "size 6: it was asked for" in {decision.reason for decision in pool.stats().decisions}
 
 
-def test_a_line_that_is_full_or_too_slow_refuses_and_counts(flavour: Flavour, make_server: MakeServer) -> None:
-    server = make_server()
+def test_a_line_that_is_full_or_too_slow_refuses_and_counts(flavour: Flavour, server: ServerProcess) -> None:
     with flavour.insecure(server.target, size=1, max_concurrent_streams=1, max_waiting=1) as pool:
         pool.wait_ready()
         stream = endless(pool)
@@ -324,8 +323,7 @@ def test_members_are_replaced_under_load_and_no_call_notices(flavour: Flavour, m
     until(lambda: pool_threads() == [])
 
 
-def test_replacements_have_the_options_and_interceptors(flavour: Flavour, make_server: MakeServer) -> None:
-    server = make_server()
+def test_replacements_have_the_options_and_interceptors(flavour: Flavour, server: ServerProcess) -> None:
     options = [("grpc.max_receive_message_length", 100)]
     count = COUNTS[flavour.name]()
     with flavour.insecure(server.target, options, interceptors=[count], size=2, max_lifetime=0.2) as pool:
@@ -339,8 +337,7 @@ def test_replacements_have_the_options_and_interceptors(flavour: Flavour, make_s
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_a_long_stream_keeps_the_old_member(flavour: Flavour, make_server: MakeServer) -> None:
-    server = make_server()
+def test_a_long_stream_keeps_the_old_member(flavour: Flavour, server: ServerProcess) -> None:
     with flavour.insecure(server.target, size=1, max_lifetime=0.2) as pool:
         pool.wait_ready()
         stream = endless(pool)
@@ -352,8 +349,7 @@ def test_a_long_stream_keeps_the_old_member(flavour: Flavour, make_server: MakeS
         until(lambda: pool.stats().members[0].id != 0)
 
 
-def test_drain_timeout_cancels_what_lasts_and_says_how_much(flavour: Flavour, make_server: MakeServer) -> None:
-    server = make_server()
+def test_drain_timeout_cancels_what_lasts_and_says_how_much(flavour: Flavour, server: ServerProcess) -> None:
     heard: list[events.Event] = []
     with flavour.insecure(server.target, size=1, max_lifetime=0.2, drain_timeout=0.3, listeners=heard.append) as pool:
         pool.wait_ready()
@@ -370,9 +366,8 @@ def test_drain_timeout_cancels_what_lasts_and_says_how_much(flavour: Flavour, ma
 
 
 def test_a_member_that_cannot_be_replaced_serves_on(
-    flavour: Flavour, make_server: MakeServer, make_primer: MakePrimer
+    flavour: Flavour, server: ServerProcess, make_primer: MakePrimer
 ) -> None:
-    server = make_server()
     heard: list[events.Event] = []
     options: dict[str, Any] = {"max_lifetime": 0.1, "connect_timeout": 0.3, "listeners": heard.append}
     primer = make_primer()
@@ -429,9 +424,8 @@ def test_everything_at_once_costs_no_call(flavour: Flavour, make_server: MakeSer
 
 
 def test_the_primer_has_a_working_channel_of_each_new_member(
-    flavour: Flavour, make_server: MakeServer, make_primer: MakePrimer
+    flavour: Flavour, server: ServerProcess, make_primer: MakePrimer
 ) -> None:
-    server = make_server()
     primer, count = make_primer(), COUNTS[flavour.name]()
     with flavour.insecure(
         server.target, size=3, interceptors=[count], primer=getattr(primer, flavour.name), max_lifetime=LONG
@@ -445,9 +439,8 @@ def test_the_primer_has_a_working_channel_of_each_new_member(
 
 
 def test_a_primer_that_raises_is_called_again(
-    flavour: Flavour, make_server: MakeServer, caplog: pytest.LogCaptureFixture, make_primer: MakePrimer
+    flavour: Flavour, server: ServerProcess, caplog: pytest.LogCaptureFixture, make_primer: MakePrimer
 ) -> None:
-    server = make_server()
     heard: list[events.Event] = []
     primer = make_primer(failures=2)
     with (
@@ -521,10 +514,7 @@ class Closing:
         return time.monotonic() - self._started
 
 
-def test_close_refuses_new_rpcs_at_once_and_lets_the_running_ones_end(
-    flavour: Flavour, make_server: MakeServer
-) -> None:
-    server = make_server()
+def test_close_refuses_new_rpcs_at_once_and_lets_the_running_ones_end(flavour: Flavour, server: ServerProcess) -> None:
     pool = flavour.insecure(server.target, size=3)
     pool.wait_ready(min_ready=3)
     drained = [pool.begin_unary(metadata=(("delay", "0.6"),)) for _ in range(3)]
@@ -539,9 +529,8 @@ def test_close_refuses_new_rpcs_at_once_and_lets_the_running_ones_end(
 
 
 def test_what_is_not_over_within_the_grace_is_cancelled_on_draining_members_too(
-    flavour: Flavour, make_server: MakeServer
+    flavour: Flavour, server: ServerProcess
 ) -> None:
-    server = make_server()
     heard: list[events.Event] = []
     pool = flavour.insecure(server.target, size=3, listeners=heard.append)
     pool.wait_ready(min_ready=3)
@@ -554,6 +543,21 @@ def test_what_is_not_over_within_the_grace_is_cancelled_on_draining_members_too(
     assert [event.cancelled for event in of(events.Drained, heard)] == [1, 1, 1]
     assert pool.stats().in_flight == 0
     assert isinstance(heard[-1], events.Closed)
+
+
+def test_a_close_that_is_cancelled_ends_at_once(server: ServerProcess) -> None:
+    # Of the aio pool only: nobody cancels a thread.
+    async def run() -> None:
+        pool = grpcpool.aio.insecure_channel(server.target, size=2)
+        stream = pool.unary_stream(f"{ECHO}ServerStream")(b"x", metadata=(("count", "1000"), ("gap", "0.02")))
+        assert await stream.read() == b"x"
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(pool.close(LONG), 0.2)
+        assert await stream.code() is grpc.StatusCode.CANCELLED
+        assert pool.stats().members == ()
+        await pool.close()
+
+    asyncio.run(run())
 
 
 def test_closing_often_and_at_once_is_closing_once(flavour: Flavour, make_server: MakeServer) -> None:
@@ -668,8 +672,7 @@ def test_closing_while_a_primer_is_stuck(
     until(lambda: connections(server.port) == 0)
 
 
-def test_closing_while_rpcs_wait_in_line(flavour: Flavour, make_server: MakeServer) -> None:
-    server = make_server()
+def test_closing_while_rpcs_wait_in_line(flavour: Flavour, server: ServerProcess) -> None:
     pool = flavour.insecure(server.target, size=1, max_concurrent_streams=1)
     pool.wait_ready()
     running = pool.begin_unary(metadata=(("delay", "0.5"),))
@@ -717,8 +720,7 @@ def test_closing_beside_a_slow_listener(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("cap", [None, 1])
-def test_closing_under_load_cuts_nothing_short(flavour: Flavour, make_server: MakeServer, cap: int | None) -> None:
-    server = make_server()
+def test_closing_under_load_cuts_nothing_short(flavour: Flavour, server: ServerProcess, cap: int | None) -> None:
     for _ in range(5):
         pool = flavour.insecure(server.target, size=2, max_concurrent_streams=cap)
         pool.wait_ready(min_ready=2)
