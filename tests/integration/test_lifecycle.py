@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import random
@@ -482,6 +483,24 @@ def test_a_primer_that_never_returns_is_given_up(
         assert {event.error for event in of(events.PrimerFailed, heard)} == {"the primer did not return within 0.2 s"}
         assert primer.answers == [b"warm"] * 2
         in_size(pool, server, 2)
+
+
+def test_a_stuck_primer_keeps_no_pool_alive(flavour: Flavour, make_server: MakeServer, make_primer: MakePrimer) -> None:
+    server = make_server()
+    primer = make_primer(stuck=1000)
+    pool = flavour.insecure(server.target, size=2, primer=getattr(primer, flavour.name))
+    pool.open()
+    until(lambda: primer.runs == 2)
+    del pool
+
+    def gone() -> bool:
+        flavour.collect()
+        gc.collect()
+        return all(name.startswith("grpcpool-primer") for name in pool_threads())
+
+    until(gone)
+    primer.over.set()
+    until(lambda: gone() and connections(server.port) == 0 and pool_threads() == [])
 
 
 def test_a_resize_goes_without_members_that_are_not_primed(

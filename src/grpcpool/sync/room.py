@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NoReturn, cast
@@ -176,21 +177,27 @@ class SyncRoom:
 
     def prime(self, member: Member) -> None:
         channel = grpc.intercept_channel(member.channel, *self._interceptors)
+        # A thread of its own, for it may block, and may never return; nobody waits for it at exit. So it must not keep
+        # alive a pool that nobody closes, by way of the member either.
+        threading.Thread(
+            target=_run_primer,
+            args=(weakref.ref(self), self._config.primer, channel, member.id),
+            name=f"grpcpool-primer-{member.id}",
+            daemon=True,
+        ).start()
 
-        def run() -> None:
-            error = None
-            try:
-                self._config.primer(channel)  # type: ignore[misc]
-            except Exception as problem:
-                error = f"the primer raised {type(problem).__name__}"
-                # Else its channel was closed under it, and what it says to that is no news.
-                if member in self.engine.machine.slots:
-                    self.complain("the primer raised; the member is not picked before it returns", problem)
-            self.engine.post(Primed(member, error))
-            self._monitor.ring()
-
-        # A thread of its own, for it may block, and may never return; nobody waits for it at exit.
-        threading.Thread(target=run, name=f"grpcpool-primer-{member.id}", daemon=True).start()
+    def primer_ended(self, number: int, problem: Exception | None) -> None:
+        """Tell the engine how the primer of the member with that id went."""
+        member = next((member for member in list(self.engine.machine.slots) if member.id == number), None)
+        if member is None:
+            # Its channel was closed under it, and what it says to that is no news.
+            return
+        error = None
+        if problem is not None:
+            error = f"the primer raised {type(problem).__name__}"
+            self.complain("the primer raised; the member is not picked before it returns", problem)
+        self.engine.post(Primed(member, error))
+        self._monitor.ring()
 
     def close_channel(self, member: Member) -> None:
         self._lookout.remove(member)
@@ -254,3 +261,14 @@ class SyncRoom:
 
     def _monitor_failed(self, error: BaseException) -> None:
         self.engine.maintenance_failed(error)
+
+
+def _run_primer(room: weakref.ref[SyncRoom], primer: Any, channel: grpc.Channel, number: int) -> None:
+    problem = None
+    try:
+        primer(channel)
+    except Exception as error:
+        problem = error
+    owner = room()
+    if owner is not None:
+        owner.primer_ended(number, problem)
