@@ -15,6 +15,7 @@ from ..core.admission import Waiter
 from ..core.engine import Engine
 from ..core.lease import NOBODY, Lease
 from ..core.line import describe_closed, describe_full, describe_wait, longest
+from ..inflight import finish
 from ..outcome import RESENDS, UNAVAILABLE, left, refused, rest
 from .calls import let_go_of_calls
 from .errors import AioPoolFull, AioPoolTimeout, AioWaitClosed
@@ -36,33 +37,37 @@ class _Clerk:
         self._wait = wait
 
     async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        timeout = details.timeout
-        for number in range(1, RESENDS + 1):
-            started = monotonic()
-            call = await self._serve(details, request, timeout)
-            try:
+        method = _METHOD.get()
+        lease = Lease(method.timed)
+        call: Any = None
+        try:
+            timeout = await self._take(method, lease, details.timeout)
+            # It keeps its lease while it rests: so a server that has too much to do gets less from here meanwhile.
+            for number in range(1, RESENDS + 1):
+                started = monotonic()
+                call = method.call(lease.member, request, timeout, details)
                 code = await call.code()
-            except BaseException:
-                # The caller cancels it.
+                if code is not UNAVAILABLE or not refused(code, await call.details()):
+                    break
+                await asyncio.sleep(rest(number, left(timeout, started)))
+                timeout = left(timeout, started)
+            else:
+                call = method.call(lease.member, request, timeout, details)
+                code = await call.code()
+            finish(method, lease.member, lease, lease.started, code)
+        except BaseException:
+            # Cancelled by its caller, most likely.
+            if call is not None:
                 call.cancel()
-                raise
-            if code is not UNAVAILABLE or not refused(code, await call.details()):
-                return call
-            await asyncio.sleep(rest(number, left(timeout, started)))
-            timeout = left(timeout, started)
-        return await self._serve(details, request, timeout)
+            lease.cancel(monotonic())
+            raise
+        return call
 
     async def intercept_unary_stream(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        return await self._serve(details, request, details.timeout)
-
-    intercept_stream_unary = intercept_stream_stream = intercept_unary_stream
-
-    async def _serve(self, details: grpc.aio.ClientCallDetails, request: Any, timeout: float | None) -> Any:
         method = _METHOD.get()
         lease = Lease(method.timed)
         try:
-            if not method.source.attempt(lease):
-                timeout = await self._wait(lease, timeout)
+            timeout = await self._take(method, lease, details.timeout)
             call = method.start(lease, request, timeout, details)
         except BaseException:
             lease.cancel(monotonic())
@@ -72,6 +77,11 @@ class _Clerk:
         if not hasattr(call, "_done_writing_flag"):
             call._done_writing_flag = False
         return call
+
+    intercept_stream_unary = intercept_stream_stream = intercept_unary_stream
+
+    async def _take(self, method: Method, lease: Lease, timeout: float | None) -> float | None:
+        return timeout if method.source.attempt(lease) else await self._wait(lease, timeout)
 
 
 class Line:

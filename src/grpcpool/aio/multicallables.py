@@ -157,19 +157,22 @@ class Method:
             self._slow = self._line.multicallable(kind, *rest[:3])
         return self._line.launch(self, self._slow, request, **arguments)
 
-    def start(self, lease: Lease, request: Any, timeout: float | None, details: grpc.aio.ClientCallDetails) -> Any:
-        """Start an RPC whose turn it is, and return its call, which the lease ends with."""
-        member = lease.member
+    def call(self, member: Member, request: Any, timeout: float | None, details: grpc.aio.ClientCallDetails) -> Any:
+        """Start an RPC that has a lease on the member, and return its call."""
         multicallable = self._inner.get(member) or self._build(member)
-        call = multicallable(
+        return multicallable(
             request,
             timeout=timeout,
             metadata=details.metadata,
             credentials=details.credentials,
             wait_for_ready=details.wait_for_ready,
         )
+
+    def start(self, lease: Lease, request: Any, timeout: float | None, details: grpc.aio.ClientCallDetails) -> Any:
+        """Start an RPC whose turn it is, and return its call, which the lease ends with."""
+        call = self.call(lease.member, request, timeout, details)
         flight = InFlight(call, InFlight.abandoned)
-        flight.member = member
+        flight.member = lease.member
         flight.method = self
         flight.started = lease.started
         lease.hand_over(flight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,44 +88,19 @@ class Method:
 
     def block(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Run a blocking RPC by the multicallable's method `how`, and return its result."""
-        try:
-            started = monotonic()
-            return self._try(how, request, timeout, *arguments)
-        except grpc.RpcError as error:
-            if not self.is_refused(error):
-                raise
-        return self.resend(how, request, left(timeout, started), *arguments)
-
-    def is_refused(self, error: BaseException) -> bool:
-        """Say whether the server refused to look at an RPC that can be sent again."""
-        # What a stream of requests has given is gone.
-        if not self._line.resends or not self.timed or code_of(error) is not UNAVAILABLE:
-            return False
-        return refused(UNAVAILABLE, getattr(error, "details", _nothing)())
-
-    def resend(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
-        """Run a blocking RPC that was refused, again and again if need be; as `block`."""
-        for number in range(1, RESENDS + 1):
-            started = monotonic()
-            sleep(rest(number, timeout))
-            timeout = left(timeout, started)
-            started = monotonic()
-            try:
-                return self._try(how, request, timeout, *arguments)
-            except grpc.RpcError as error:
-                if number == RESENDS or not self.is_refused(error):
-                    raise
-            timeout = left(timeout, started)
-        raise AssertionError("unreachable")  # pragma: no cover
-
-    def _try(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         lease = Lease(self.timed)
         # All of it within `try`, for Ctrl-C can strike after any step.
         try:
             if not self.source.attempt(lease):
                 timeout = self._line.wait(lease, timeout)
-            multicallable = self.inner.get(lease.member) or self.build(lease.member)
-            result = getattr(multicallable, how)(request, timeout, *arguments)
+            call = getattr(self.inner.get(lease.member) or self.build(lease.member), how)
+            started = monotonic()
+            try:
+                result = call(request, timeout, *arguments)
+            except grpc.RpcError as error:
+                if not self.is_refused(error):
+                    raise
+                result = self.resend(call, request, left(timeout, started), *arguments)
             now = monotonic()
             lease.member.answered(lease, now, now - lease.started if self.timed else None, self.norm)
         except BaseException as error:
@@ -137,6 +112,35 @@ class Method:
                 lease.cancel(monotonic())
             raise
         return result
+
+    def is_refused(self, error: BaseException) -> bool:
+        """Say whether the server refused to look at an RPC that can be sent again."""
+        # What a stream of requests has given is gone.
+        if not self._line.resends or not self.timed or code_of(error) is not UNAVAILABLE:
+            return False
+        return refused(UNAVAILABLE, getattr(error, "details", _nothing)())
+
+    def resend(self, call: Callable[..., Any], request: Any, timeout: float | None, *arguments: Any) -> Any:
+        """Run a blocking RPC that was refused, again and again if need be, and return its result.
+
+        It keeps its lease while it rests: so the server, which has too much to do, gets less from here meanwhile.
+
+        Arguments:
+            call: the way it was called.
+        """
+        number = 1
+        while True:
+            started = monotonic()
+            sleep(rest(number, timeout))
+            timeout = left(timeout, started)
+            started = monotonic()
+            try:
+                return call(request, timeout, *arguments)
+            except grpc.RpcError as error:
+                if number == RESENDS or not self.is_refused(error):
+                    raise
+            timeout = left(timeout, started)
+            number += 1
 
     def launch(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Start an RPC by the multicallable's method `how`, and return its call; the lease ends when the call does."""
@@ -203,7 +207,13 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
             if observer is not None:
                 observer.started(started, True)
             call = method.inner.get(member) or method.build(member)
-            result = call(request, timeout, metadata, credentials, wait_for_ready, compression)
+            try:
+                result = call(request, timeout, metadata, credentials, wait_for_ready, compression)
+            except grpc.RpcError as error:
+                if not method.is_refused(error):
+                    raise
+                timeout = left(timeout, started)
+                result = method.resend(call, request, timeout, metadata, credentials, wait_for_ready, compression)
             now = monotonic()
             leases.remove(token)
             # Another thread may have set these meanwhile.
@@ -221,12 +231,8 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
                 # Ctrl-C can strike in there too, and an error that is not of grpc's own making may not say its code.
                 if token in member.leases:
                     member.dropped(token, monotonic(), 0.0)
-            if not method.is_refused(error):
-                raise
-            timeout = left(timeout, started)
-        else:
-            return result
-        return method.resend("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
+            raise
+        return result
 
     def with_call(
         self,
