@@ -133,7 +133,7 @@ def _work(source: Source, clock: Callable[[], float], norm: Norm, running: list[
         now = clock()
         observer = member.observer
         member.leases.remove(token)
-        if member.retired or not member.limit:
+        if member.limit <= 0:
             member.rest()
         latency, average = now - started, member.latency
         member.latency = latency if average is None else average + (latency - average) * SMOOTHING
@@ -144,7 +144,7 @@ def _work(source: Source, clock: Callable[[], float], norm: Norm, running: list[
         started = clock()
         leases = member.leases
         leases.add(token)
-        if member.retired or len(leases) > member.limit:
+        if len(leases) > member.limit:
             raise AssertionError("nobody retires here")
         observer = member.observer
         if observer is not None:

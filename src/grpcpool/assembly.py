@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from typing import cast
@@ -10,6 +9,7 @@ from typing import cast
 from .config import PoolConfig
 from .core.affinity import require_keyed
 from .core.engine import Engine
+from .core.member import UNLIMITED
 from .core.room import Room
 from .core.slot import Policy
 from .elastic import band_of
@@ -33,7 +33,7 @@ def assemble(config: PoolConfig, room: Room) -> Engine:
         name=config.label,
         endpoints=config.endpoints,
         size=config.member_count,
-        cap=math.inf if config.max_concurrent_streams is None else config.max_concurrent_streams,
+        cap=min(config.max_concurrent_streams or UNLIMITED, UNLIMITED),
         max_waiting=config.max_waiting,
         bounds=(config.min_size or config.member_count, config.max_size or config.member_count),
         band=band_of(config),

@@ -223,7 +223,7 @@ def test_a_member_that_retires_before_it_is_known_here_is_never_given() -> None:
     front = Front(size=2)
     leases = front.fill()
     front.wait()
-    front.members[0].retired = True
+    front.members[0].retire()
     front.end(leases[0])
     front.line.room(front.members[0])
     assert front.woken == []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import grpc
 import pytest
 
+from grpcpool.core.member import UNLIMITED
 from grpcpool.core.messages import Open
 from grpcpool.outcome import LONGEST_REST, RESENDS, left, refused, rest
 from grpcpool.sync.channel import CountedChannel
@@ -96,7 +96,7 @@ def test_an_rpc_rests_longer_each_time_but_not_beyond_its_deadline() -> None:
     assert rest(1, 0) == 0
 
 
-def calling(errors: list[Exception], cap: float = 1) -> tuple[Room, Channel, CountedChannel]:
+def calling(errors: list[Exception], cap: int = 1) -> tuple[Room, Channel, CountedChannel]:
     room = Room(policy={"cap": cap})
     room.tell(Open())
     inner = Channel(errors)
@@ -158,7 +158,7 @@ def test_a_stream_of_requests_is_not_sent_again(how: str) -> None:
 
 @every_way
 def test_without_a_limit_nothing_is_sent_again(how: str) -> None:
-    _, inner, channel = calling([Refusal()], cap=math.inf)
+    _, inner, channel = calling([Refusal()], cap=UNLIMITED)
     with pytest.raises(Refusal):
         getattr(channel.unary_unary("/m"), how)(b"x")
     assert len(inner.timeouts) == 1

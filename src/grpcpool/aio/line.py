@@ -15,6 +15,7 @@ from ..core.admission import Waiter
 from ..core.engine import Engine
 from ..core.lease import NOBODY, Lease
 from ..core.line import describe_closed, describe_full, describe_wait, longest
+from ..core.member import Member
 from ..inflight import finish
 from ..outcome import RESENDS, UNAVAILABLE, left, refused, rest
 from .calls import let_go_of_calls
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Line"]
 
-# The method whose call is being made on the slow lane. The interceptor runs in a task that starts out from here.
-_METHOD: ContextVar[Method] = ContextVar("grpcpool.line.method")
+# The call that is being made on the slow lane: of which method, and for which member it was picked. The interceptor
+# runs in a task that starts out from here.
+_CALL: ContextVar[tuple[Method, Member]] = ContextVar("grpcpool.line.call")
 
 
 class _Clerk:
@@ -37,11 +39,11 @@ class _Clerk:
         self._wait = wait
 
     async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        method = _METHOD.get()
+        method, member = _CALL.get()
         lease = Lease(method.timed)
         call: Any = None
         try:
-            timeout = await self._take(method, lease, details.timeout)
+            timeout = await self._take(method, member, lease, details.timeout)
             # It keeps its lease while it rests: so a server that has too much to do gets less from here meanwhile.
             for number in range(1, RESENDS + 1):
                 started = monotonic()
@@ -64,10 +66,10 @@ class _Clerk:
         return call
 
     async def intercept_unary_stream(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        method = _METHOD.get()
+        method, member = _CALL.get()
         lease = Lease(method.timed)
         try:
-            timeout = await self._take(method, lease, details.timeout)
+            timeout = await self._take(method, member, lease, details.timeout)
             call = method.start(lease, request, timeout, details)
         except BaseException:
             lease.cancel(monotonic())
@@ -80,8 +82,8 @@ class _Clerk:
 
     intercept_stream_unary = intercept_stream_stream = intercept_unary_stream
 
-    async def _take(self, method: Method, lease: Lease, timeout: float | None) -> float | None:
-        return timeout if method.source.attempt(lease) else await self._wait(lease, timeout)
+    async def _take(self, method: Method, member: Member, lease: Lease, timeout: float | None) -> float | None:
+        return timeout if method.source.attempt(lease, member) else await self._wait(lease, timeout)
 
 
 class Line:
@@ -113,13 +115,17 @@ class Line:
         return getattr(self._lane, kind)(*arguments)
 
     @staticmethod
-    def launch(method: Method, multicallable: Any, request: Any, **arguments: Any) -> Any:
-        """Make a call of the method on the slow lane, and return it at once."""
-        token = _METHOD.set(method)
+    def launch(method: Method, member: Member, multicallable: Any, request: Any, **arguments: Any) -> Any:
+        """Make a call of the method on the slow lane, and return it at once.
+
+        Arguments:
+            member: was picked for it.
+        """
+        token = _CALL.set((method, member))
         try:
             return multicallable(request, **arguments)
         finally:
-            _METHOD.reset(token)
+            _CALL.reset(token)
 
     async def close(self) -> None:
         """Close the slow lane."""

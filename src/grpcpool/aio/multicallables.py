@@ -33,8 +33,8 @@ class Source(Protocol):
         """What has the `pick` that is to be called now."""
         ...
 
-    def attempt(self, lease: Lease) -> bool:
-        """Pick, and take the lease on what was picked, or on another one if that is full; False if all are full."""
+    def attempt(self, lease: Lease, member: Member | None = None) -> bool:
+        """Take the lease on a member, if that was picked, or on another one if it is full; False if all are full."""
         ...
 
     def spare(self) -> Member | None:
@@ -111,10 +111,12 @@ class Method:
             self._home.bind()
         # Nothing else runs on this loop until the call is out, so what is picked cannot leave meanwhile.
         member = self.source.generation.pick()
-        if len(member.leases) >= member.limit:
-            spare = self.source.spare()
-            if spare is None:
+        if len(member.leases) * 2 >= member.limit:
+            # Retired, it cannot be; but full, or half full: see `_elsewhere`.
+            other = self._elsewhere(member)
+            if other is None:
                 return self._wait(
+                    member,
                     request,
                     timeout=timeout,
                     metadata=metadata,
@@ -122,7 +124,7 @@ class Method:
                     wait_for_ready=wait_for_ready,
                     compression=compression,
                 )
-            member = spare
+            member = other
         started = monotonic()
         multicallable = self._inner.get(member) or self._build(member)
         call = multicallable(
@@ -150,12 +152,22 @@ class Method:
             inner.add_done_callback(flight.ended)
         return call
 
-    def _wait(self, request: Any, **arguments: Any) -> Any:
-        """Return a call that waits until a member has room."""
+    def _elsewhere(self, member: Member) -> Member | None:
+        """Return where an RPC can go that was picked for a member with not so much room; None: to the slow lane.
+
+        Unary RPCs take the slow lane from half of the limit on: there they are sent again if the server refuses them.
+        A server that is busy counts many streams that have ended; half of all was never seen.
+        """
+        if self.timed:
+            return None
+        return member if len(member.leases) < member.limit else self.source.spare()
+
+    def _wait(self, member: Member, request: Any, **arguments: Any) -> Any:
+        """Return a call that waits until a member has room: preferably this one."""
         if self._slow is None:
             kind, *rest = self._key
             self._slow = self._line.multicallable(kind, *rest[:3])
-        return self._line.launch(self, self._slow, request, **arguments)
+        return self._line.launch(self, member, self._slow, request, **arguments)
 
     def call(self, member: Member, request: Any, timeout: float | None, details: grpc.aio.ClientCallDetails) -> Any:
         """Start an RPC that has a lease on the member, and return its call."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from ..strategies.base import Clock
 from .counters import Tally
 from .lease import Lease
-from .member import Member
+from .member import UNLIMITED, Member
 from .turn import Turn
 
 __all__ = ["Admission", "LineStats", "Waiter"]
@@ -59,7 +58,7 @@ class Waiter:
         """Settle its fate for itself; False if others have, or are just doing it."""
         return self._fate.setdefault("", _LEFT) is _LEFT
 
-    def give(self, member: Member, cap: float, now: float) -> bool:
+    def give(self, member: Member, cap: int, now: float) -> bool:
         """Take its lease on the member and wake it, unless it has left; False if the member has no room for it."""
         lease = self.lease
         if not self._fate:
@@ -114,7 +113,7 @@ class Admission:
 
     def __init__(
         self,
-        cap: float,
+        cap: int,
         most: int,
         *,
         clock: Clock,
@@ -149,7 +148,7 @@ class Admission:
     @property
     def capped(self) -> bool:
         """There is a limit at all."""
-        return self.cap < math.inf
+        return self.cap < UNLIMITED
 
     @property
     def waiting(self) -> int:
@@ -191,6 +190,11 @@ class Admission:
     def adopt(self, members: tuple[Member, ...]) -> None:
         """Note that these are the members now. They are said here before anybody else can pick them."""
         self._say(self._adopt, members)
+
+    def retire(self, member: Member) -> None:
+        """Retire the member; its `on_idle` is told when no RPC is left there, at once if none is."""
+        # Here, because a member's limit is set by one thread at a time.
+        self._say(self._retire, (member,))
 
     def close(self) -> None:
         """Wake all who wait, without a lease."""
@@ -236,7 +240,7 @@ class Admission:
             self._dismiss(())
             return
         for member in self._members:
-            member.limit = 0
+            member.allow(0)
         self.shut = True
         # Room that was made before that was not said here.
         self._fill(self._members)
@@ -248,15 +252,20 @@ class Admission:
     def _lift(self) -> None:
         self._looked = False
         for member in self._members:
-            member.limit = self.cap
+            member.allow(self.cap)
         self.shut = False
 
     def _adopt(self, members: tuple[Member, ...]) -> None:
         self._members = members
         self._known = frozenset(members)
         for member in members:
-            member.limit = 0 if self.shut else self.cap
+            member.allow(0 if self.shut else self.cap)
         self._fill(members)
+
+    def _retire(self, members: tuple[Member, ...]) -> None:
+        for member in members:
+            if member.retire():
+                member.on_idle(member)
 
     def _fill(self, members: tuple[Member, ...]) -> None:
         for member in members:

@@ -51,10 +51,10 @@ class KeyedSource:
         with _BLOCK.get():
             return self._source.generation.pick()
 
-    def attempt(self, lease: Lease) -> bool:
-        """Pick, and take the lease on what was picked, or on another one if that is full; False if all are full."""
+    def attempt(self, lease: Lease, member: Member | None = None) -> bool:
+        """Take the lease on a member, if that was picked, or on another one if it is full; False if all are full."""
         with _BLOCK.get():
-            return self._source.attempt(lease)
+            return self._source.attempt(lease, member)
 
     def spare(self) -> Member | None:
         """Return a member that has room at this moment, or None."""

@@ -233,8 +233,7 @@ class Engine:
             case Emit(event):
                 self.bus.emit(event)
             case Retire(member):
-                if member.retire():
-                    self.post(Drained(member))
+                self.admission.retire(member)
             case OpenChannels(members):
                 self._build(members)
             case Connect(member):

@@ -53,5 +53,5 @@ def _situation(engine: Engine) -> str:
     in_flight = sum(len(member.leases) for member in members)
     return (
         f"pool {engine.machine.policy.name!r} is full: its {len(members)} members (size {engine.machine.size}) have "
-        f"{in_flight} RPCs in flight, with max_concurrent_streams={admission.cap:g}, and {admission.waiting} more wait"
+        f"{in_flight} RPCs in flight, with max_concurrent_streams={admission.cap}, and {admission.waiting} more wait"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,15 @@ from .norm import Norm
 if TYPE_CHECKING:
     from ..strategies.base import Meter
 
-__all__ = ["SMOOTHING", "Member"]
+__all__ = ["SMOOTHING", "UNLIMITED", "Member"]
 
 # Weight of a new sample in a member's moving average of latency. 1/8 is what TCP uses to smooth its round trip time
 # (RFC 6298, section 2): about the last sixteen calls matter.
 SMOOTHING = 1 / 8
+
+# In the place of a limit: more RPCs than fit into a process. Small enough for the interpreter's quick way of comparing
+# integers, which a float that stands for infinity would not get.
+UNLIMITED = (1 << 30) - 1
 
 
 class Member:
@@ -43,7 +46,8 @@ class Member:
         observer: who is told of RPCs: the meter, or what stands between it and the pool; None if nobody.
         retired: set, for good, once the member must take no new RPC.
         limit: RPCs that may be in flight at once; 0 for as long as others wait in line, for one that comes now must not
-            overtake them. Compared by whoever takes a lease, after it has put its token in.
+            overtake them; -1 once it is retired. Compared by whoever takes a lease, after it has put its token in. Set
+            by `allow` and `retire`, which are for one thread at a time.
         on_idle: told when the last RPC of a retired member has ended. Called in the middle of anything.
         on_room: told when an RPC has ended while others wait in line. Called in the middle of anything.
         channel, bound: belong to the room that made the member: its grpc channel, and the counted view of it that
@@ -72,9 +76,7 @@ class Member:
         "weight",
     )
 
-    def __init__(
-        self, id: int, endpoint: str, *, weight: float = 1, born: float = 0.0, limit: float = math.inf
-    ) -> None:
+    def __init__(self, id: int, endpoint: str, *, weight: float = 1, born: float = 0.0, limit: int = UNLIMITED) -> None:
         self.id = id
         self.endpoint = endpoint
         self.weight = weight
@@ -109,7 +111,7 @@ class Member:
         """RPCs that ended with a status other than OK, cancellation by the caller not counted."""
         return self._failures.value()
 
-    def admit(self, token: Hashable, limit: float | None = None) -> bool:
+    def admit(self, token: Hashable, limit: int | None = None) -> bool:
         """Put the token in for an RPC that is about to begin, unless the member is retired or full; True if it is in.
 
         What counts is the comparison after the token went in: so several threads at once may all find the member full
@@ -118,12 +120,11 @@ class Member:
         Arguments:
             limit: to go by instead of the member's own.
         """
-        limit = self.limit if limit is None else limit
-        if self.retired or len(self.leases) >= limit:
+        if self.retired or len(self.leases) >= (self.limit if limit is None else limit):
             return False
         self.leases.add(token)
         # Another thread may have set it meanwhile.
-        if self.retired or len(self.leases) > limit:  # type: ignore[redundant-expr]
+        if self.retired or len(self.leases) > (self.limit if limit is None else limit):  # type: ignore[redundant-expr]
             self.withdraw(token)
             return False
         return True
@@ -136,7 +137,7 @@ class Member:
     def withdraw(self, token: Hashable) -> None:
         """Take out the token of an RPC that was admitted, and does not begin here after all."""
         self.leases.discard(token)
-        if self.retired or not self.limit:
+        if self.limit <= 0:
             self.rest()
 
     def begin(self, now: float, timed: bool, token: Hashable = None) -> Hashable:
@@ -168,7 +169,7 @@ class Member:
         except KeyError:
             return False
         finally:
-            if self.retired or not self.limit:
+            if self.limit <= 0:
                 self.rest()
         observer = self.observer
         if latency is not None:
@@ -214,28 +215,34 @@ class Member:
         except KeyError:
             return False
         finally:
-            if self.retired or not self.limit:
+            if self.limit <= 0:
                 self.rest()
         return True
 
     def rest(self) -> None:
         """Say that an RPC has ended, to whom it matters: that the last one has, or that there is room for another.
 
-        To be called after a token was taken out, if the member is `retired` or its `limit` is 0. The other half of the
-        handshake is in `retire`, and in `Admission`: they set that first and look at the leases second. Here the token
-        goes first and what they set is looked at second. So at least one of both sees the other.
+        To be called after a token was taken out, if the `limit` is 0 or less. The other half of the handshake is in
+        `retire`, and in `Admission`: they set that first and look at the leases second. Here the token goes first and
+        what they set is looked at second. So at least one of both sees the other.
         """
         if not self.retired:
             self.on_room(self)
         elif not self.leases:
             self.on_idle(self)
 
+    def allow(self, limit: int) -> None:
+        """Set the limit, unless the member is retired. For one thread at a time, as `retire`."""
+        if not self.retired:
+            self.limit = limit
+
     def retire(self) -> bool:
         """Take no new RPC from now on, for good; True if none is running.
 
-        See `rest` for why the order of the two steps matters.
+        See `rest` for why the order of the steps matters.
         """
         self.retired = True
+        self.limit = -1
         return not self.leases
 
     def __repr__(self) -> str:

@@ -33,9 +33,9 @@ class Pinned:
         """Return the member, or another one if it is retired."""
         return self._engine.generation.pick() if self._member.retired else self._member
 
-    def attempt(self, lease: Lease) -> bool:
+    def attempt(self, lease: Lease, member: Member | None = None) -> bool:
         """Take the lease on the member, or on another one if it is retired or full; False if all are full."""
-        return self._engine.attempt(lease, self._member)
+        return self._engine.attempt(lease, member or self._member)
 
     def spare(self) -> Member | None:
         """Return a member that has room at this moment, or None."""

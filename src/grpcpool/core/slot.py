@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass
 
 from ..endpoint import Endpoint
-from .member import Member
+from .member import UNLIMITED, Member
 
 __all__ = ["Phase", "Policy", "Slot"]
 
@@ -26,7 +25,7 @@ class Policy:
     name: str
     endpoints: tuple[Endpoint, ...]
     size: int
-    cap: float = math.inf
+    cap: int = UNLIMITED
     max_waiting: int = 1000
     bounds: tuple[int, int] = (1, 1)
     band: tuple[float, float] | None = None

@@ -199,7 +199,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         try:
             leases = member.leases
             leases.add(token)
-            if member.retired or len(leases) > member.limit:
+            if len(leases) > member.limit:
                 # It left between the pick and the lease, or it is full.
                 member.missed(token)
                 return method.block("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
@@ -216,8 +216,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
                 result = method.resend(call, request, timeout, metadata, credentials, wait_for_ready, compression)
             now = monotonic()
             leases.remove(token)
-            # Another thread may have set these meanwhile.
-            if member.retired or not member.limit:  # type: ignore[redundant-expr]
+            if member.limit <= 0:
                 member.rest()
             latency, average = now - started, member.latency
             member.latency = latency if average is None else average + (latency - average) * SMOOTHING
