@@ -101,7 +101,7 @@ class Members:
             self.leaving.append(slot.member)
 
     def remove(self, slot: Slot, reason: str, now: float) -> None:
-        """Close the member's channel, which ends what still runs there, and forget the member."""
+        """Close a retired member's channel, which ends what still runs there, and forget the member."""
         member = slot.member
         cancelled = len(member.leases)
         del self.slots[member]
@@ -110,11 +110,9 @@ class Members:
         self.past_failures += member.failures
         if slot.built:
             self.out.append(CloseChannel(member))
-        if slot.phase is Phase.DRAINING:
-            self.drained += 1
-            waited = now - slot.since
-            about = self._about(slot)
-            self.emit(events.Drained(duration=waited, cancelled=cancelled, reason=slot.leaves, **about))
+        self.drained += 1
+        waited = now - slot.since
+        self.emit(events.Drained(duration=waited, cancelled=cancelled, reason=slot.leaves, **self._about(slot)))
         if slot.ready_since is not None:
             self.disconnects += 1
             self.emit(events.Disconnected(uptime=now - slot.ready_since, reason=reason, **self._about(slot)))
