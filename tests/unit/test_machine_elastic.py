@@ -79,16 +79,14 @@ def test_a_new_member_is_not_published_before_it_is_connected() -> None:
 
 def test_a_new_member_is_not_published_before_it_is_primed() -> None:
     world = elastic(primed=True)
-    for member in list(world.primings):
-        world.prime(member)
+    world.prime_all()
     old = world.ready
     assert len(old) == 2
     world.run(17)
     world.measure()
     world.connect_all()
     assert world.ready == old
-    for member in list(world.primings):
-        world.prime(member)
+    world.prime_all()
     assert world.machine.size == len(world.ready) == 4
 
 

@@ -51,6 +51,8 @@ class Pool(RuleBasedStateMachine):
         lifetime=st.sampled_from([None, 3.0, 100.0]),
         primed=st.booleans(),
         drain=st.sampled_from([None, 2.0]),
+        # Nearly all that is of interest happens to a pool that is open and connected.
+        begun=st.sampled_from([True, True, True, False]),
     )
     def make(
         self,
@@ -65,6 +67,7 @@ class Pool(RuleBasedStateMachine):
         lifetime: float | None,
         primed: bool,
         drain: float | None,
+        begun: bool,
     ) -> None:
         self.tickets: list[Future[int]] = []
         self.size = max(size, len(endpoints))
@@ -83,6 +86,9 @@ class Pool(RuleBasedStateMachine):
             ping_interval=ping,
             telemetry_interval=report,
         )
+        if begun:
+            self.open()
+            self.all_goes_well(0)
 
     def member(self, data: st.DataObject, among: Iterable[Member]) -> Member:
         return data.draw(st.sampled_from(sorted(among, key=lambda member: member.id)))
@@ -105,6 +111,16 @@ class Pool(RuleBasedStateMachine):
     def connect_all(self) -> None:
         self.world.connect_all()
 
+    @rule(appointments=st.integers(0, 6))
+    def all_goes_well(self, appointments: int) -> None:
+        """Whatever is due is done in time, every connection comes about, and every primer returns."""
+        for _ in range(appointments):
+            self.keep_the_appointment()
+            self.connect_all()
+            self.prime_all()
+        self.connect_all()
+        self.prime_all()
+
     @rule(data=st.data(), error=st.sampled_from([None, "refused"]))
     def explain(self, data: st.DataObject, error: str | None) -> None:
         if self.world.questions:
@@ -122,8 +138,7 @@ class Pool(RuleBasedStateMachine):
 
     @rule()
     def prime_all(self) -> None:
-        for member in list(self.world.primings):
-            self.world.prime(member)
+        self.world.prime_all()
 
     @rule(data=st.data(), message=st.sampled_from([lambda m: Primed(m, None), lambda m: Primed(m, "x"), Drained]))
     def tell_what_nobody_asked(self, data: st.DataObject, message: Callable[[Member], Input]) -> None:
@@ -212,9 +227,10 @@ class Pool(RuleBasedStateMachine):
     def republish(self) -> None:
         self.world.tell(Republish())
 
-    @rule()
-    def close(self) -> None:
-        self.world.tell(Close())
+    @rule(sure=st.sampled_from([False] * 9 + [True]))
+    def close(self, sure: bool) -> None:
+        if sure:
+            self.world.tell(Close())
 
     @rule()
     def abort(self) -> None:

@@ -27,8 +27,7 @@ def priming(*targets: str, **policy: Any) -> World:
 
 def primed(*targets: str, **policy: Any) -> World:
     world = priming(*targets, **policy)
-    for member in list(world.primings):
-        world.prime(member)
+    world.prime_all()
     return world
 
 

@@ -99,7 +99,14 @@ class World:
 
     def connect_all(self) -> None:
         for member in list(self.channels):
-            self.observe(member, Connectivity.READY)
+            # One that connects may be the reason for another one to go.
+            if member in self.channels:
+                self.observe(member, Connectivity.READY)
+
+    def prime_all(self) -> None:
+        for member in list(self.primings):
+            if member in self.primings:
+                self.prime(member)
 
     def attempt(self, member: Member) -> None:
         """Let the time come for the member's next attempt, and for asking how it went."""
