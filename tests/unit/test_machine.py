@@ -260,3 +260,9 @@ def test_republish_publishes_what_is_there() -> None:
     before, world.ready = world.ready, ()
     world.tell(Republish())
     assert world.ready == before
+
+
+def test_a_closed_pool_publishes_no_more() -> None:
+    world = connected(size=2)
+    world.tell(Close())
+    assert world.machine.handle(Republish(), world.clock()) == []
