@@ -193,6 +193,16 @@ def test_a_resize_from_outside_is_given_a_whole_interval() -> None:
     assert world.machine.size == 6
 
 
+def test_a_resize_downwards_begins_a_new_interval_too() -> None:
+    world = elastic(size=8)
+    world.measure(4.5)
+    world.ask(Resize, to=7)
+    world.measure(4.5)
+    assert world.machine.size == 7
+    world.measure(1)
+    assert world.machine.size == 6
+
+
 def test_up_and_down_with_the_load_and_never_twice_for_the_same() -> None:
     world = elastic()
     leases = world.run(40)
