@@ -217,8 +217,8 @@ class PoolConfig:
         settle("listeners", (listeners,) if callable(listeners) else checks.sequence("listeners", listeners))
         if self.max_size is not None and self.min_size is None:
             settle("min_size", len(self.endpoints))
-        if self.size is None:
-            settle("size", max(DEFAULT_SIZE, len(self.endpoints)) if self.min_size is None else self.min_size)
+        if self.size is None and self.min_size is None:
+            settle("size", max(DEFAULT_SIZE, len(self.endpoints)))
         elastic.check(self)
         self._check()
 
@@ -227,9 +227,10 @@ class PoolConfig:
         good = name is None or (isinstance(name, str) and name != "")
         checks.require(good, "name", name, "text that is not empty, or None")
         targets = len(self.endpoints)
-        checks.integer("size", self.size, at_least=1)
-        allowed = f"at least {targets}, one member for each of the {targets} targets"
-        checks.require(self.member_count >= targets, "size", self.size, allowed)
+        if self.size is not None:
+            checks.integer("size", self.size, at_least=1)
+            allowed = f"at least {targets}, one member for each of the {targets} targets"
+            checks.require(self.size >= targets, "size", self.size, allowed)
         strategy = self.strategy
         allowed = "a name, or an object with a build(members, *, rng, clock) method"
         named = isinstance(strategy, str) or hasattr(strategy, "build")
@@ -374,8 +375,8 @@ class PoolConfig:
 
     @property
     def member_count(self) -> int:
-        """`size`, with its default filled in."""
-        return cast(int, self.size)
+        """Members that the pool begins with: `size`, or `min_size`."""
+        return cast(int, self.min_size if self.size is None else self.size)
 
     @property
     def label(self) -> str:

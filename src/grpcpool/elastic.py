@@ -39,8 +39,7 @@ def check(config: PoolConfig) -> None:
     checks.integer("max_size", most, at_least=1)
     allowed = f"above min_size, which is {least}; for a fixed size there is `size`"
     checks.require(most is not None and most > least, "max_size", most, allowed)
-    allowed = f"not given beside min_size, with which the pool begins ({least})"
-    checks.require(config.size == least, "size", config.size, allowed)
+    checks.require(config.size is None, "size", config.size, "None beside min_size, with which such a pool begins")
     if config.target_in_flight is not None:
         _check_band(config.target_in_flight, config.max_concurrent_streams)
 

@@ -302,7 +302,7 @@ def test_the_messages_say_what_to_write_instead() -> None:
         config(min_size=2)
     with pytest.raises(ConfigError, match="min_size and max_size let it vary"):
         config(max_idle=3.0)
-    with pytest.raises(ConfigError, match="with which the pool begins"):
+    with pytest.raises(ConfigError, match="with which such a pool begins"):
         config(size=3, min_size=2, max_size=5)
     with pytest.raises(ConfigError, match="with a high of 10 at most, which is max_concurrent_streams"):
         config(max_size=5, max_concurrent_streams=10, target_in_flight=(5, 20))
@@ -319,7 +319,8 @@ def test_a_pool_that_may_vary_begins_with_its_least() -> None:
     assert config(max_size=5).member_count == 1
     made = config(target=TWO, max_size=5)
     assert (made.min_size, made.member_count) == (2, 2)
-    assert config(size=2, min_size=2, max_size=5) == config(min_size=2, max_size=5)
+    with pytest.raises(ConfigError, match="None beside min_size"):
+        config(size=2, min_size=2, max_size=5)
 
 
 def test_the_band_is_the_users_or_follows_from_the_limit_of_streams() -> None:
@@ -333,6 +334,7 @@ def test_a_configuration_of_varying_size_can_be_replaced() -> None:
     made = config(min_size=2, max_size=5, target_in_flight=(5, 20))
     assert dataclasses.replace(made) == made
     assert dataclasses.replace(made, max_size=9).max_size == 9
+    assert dataclasses.replace(made, min_size=3).member_count == 3
     assert dataclasses.replace(made, target_in_flight=None, max_idle=60.0).max_idle == 60.0
     with pytest.raises(ConfigError, match="max_size"):
         dataclasses.replace(made, max_size=2)

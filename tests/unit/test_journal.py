@@ -26,7 +26,6 @@ TOLD: list[tuple[events.Event, str]] = [
     (events.Rebuilt(replacement=9, attempts=0, **ABOUT), "member 3 by 9: its channel was of no more use"),
     (events.ConnectionDown(reason="gone", **ABOUT), "member 3: gone"),
     (events.PrimerFailed(error="raised", attempt=1, **ABOUT), "member 3: raised"),
-    (events.Drained(duration=1.0, cancelled=0, reason="left", **ABOUT), "member 3: left"),
     (events.Drained(duration=1.0, cancelled=2, reason="left", **ABOUT), "member 3: left; 2 RPCs were cancelled"),
     (events.Saturated(pool="p", size=4, in_flight=40, waiting=5), "5 RPCs wait and 40 run"),
     (events.Closed(pool="p", open_for=3.0), "close() was called"),
@@ -47,6 +46,7 @@ def test_a_decision_is_kept_with_its_reason_and_its_age(event: events.Event, rea
         events.Connected(duration=1.0, **ABOUT),
         events.ConnectFailed(duration=1.0, error="refused", **ABOUT),
         events.Pinged(duration=1.0, result="alive", **ABOUT),
+        events.Drained(duration=1.0, cancelled=0, reason="left", **ABOUT),
         events.StrategyFailed(pool="p", strategy="Mine", error="raised"),
     ],
     ids=lambda event: type(event).__name__,
@@ -89,11 +89,7 @@ def test_the_life_of_a_pool_can_be_read_in_its_stats() -> None:
         (20.0, "ScaledUp"),
         (10.0, "ConnectionDown"),
         (10.0, "Rebuilt"),
-        (10.0, "Drained"),
         (0.0, "ScaledDown"),
-        (0.0, "Drained"),
-        (0.0, "Drained"),
-        (0.0, "Drained"),
         (0.0, "Closed"),
     ]
     assert found[1][2] == "size 3: it was asked for"
@@ -105,9 +101,8 @@ def test_recycling_can_be_read_in_the_stats() -> None:
     world.clock.advance(50)
     world.tell(Tick())
     world.connect_all()
-    _, recycled, drained = decisions(world)
+    _, recycled = decisions(world)
     assert recycled == (0.0, "Recycled", "member 0 by 1: max_lifetime of 50 s has passed")
-    assert drained == (0.0, "Drained", "member 0: max_lifetime of 50 s has passed")
     stats = snapshot.stats(world.machine, world.line, world.clock(), listener_errors=0, maintenance_errors=0)
     assert (stats.recycled, stats.drained, stats.grown, stats.shrunk, stats.connects) == (1, 1, 0, 0, 2)
 

@@ -52,8 +52,9 @@ def _reason(event: events.Event) -> str | None:
             return f"member {member}: {reason}"
         case events.PrimerFailed(member=member, error=error):
             return f"member {member}: {error}"
-        case events.Drained(member=member, reason=reason, cancelled=cancelled):
-            return f"member {member}: {reason}" + (f"; {cancelled} RPCs were cancelled" if cancelled else "")
+        case events.Drained(member=member, reason=reason, cancelled=cancelled) if cancelled:
+            # Else nothing was decided but what has been told before.
+            return f"member {member}: {reason}; {cancelled} RPCs were cancelled"
         case events.Saturated(waiting=waiting, in_flight=in_flight):
             return f"{waiting} RPCs wait and {in_flight} run"
         case events.Closed():

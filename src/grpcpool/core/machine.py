@@ -44,7 +44,7 @@ from .messages import (
     Wanted,
 )
 from .sizing import Sizing
-from .slot import Phase, Policy, Slot
+from .slot import CLOSED, Phase, Policy, Slot
 
 __all__ = ["Machine"]
 
@@ -201,10 +201,10 @@ class Machine:
             self._answer(ticket, PoolClosed(f"pool {self.policy.name!r} was closed while it opened"))
         self._openers = []
         for slot in self.slots.values():
-            self.members.retire(slot, "the pool was closed", now)
+            self.members.retire(slot, CLOSED, now)
 
     def _why_gone(self) -> str:
-        return "the pool was closed" if self.closed else "the member was retired"
+        return CLOSED if self.closed else "the member was retired"
 
     def _on_abort(self, now: float) -> None:
         if self.closed:
@@ -294,7 +294,7 @@ class Machine:
             self.sizing.resize(message, now)
 
     def _on_full(self, now: float) -> None:
-        if not self.closed and now >= self._saturated_after:
+        if self.opened is not None and not self.closed and now >= self._saturated_after:
             self._saturated_after = now + SATURATED_EVERY
             self.members.emit(
                 events.Saturated(

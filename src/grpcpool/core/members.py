@@ -124,10 +124,19 @@ class Members:
         TRANSITIONS[slot.phase, state](self, slot, state, now)
 
     def _on_connected(self, slot: Slot, state: Connectivity, now: float) -> None:
-        if self._policy.primed:
-            self._prime(slot, now)
-        else:
+        if not self._policy.primed:
             self._admit(slot, now)
+        elif slot.primings:
+            # The primer failed on the channel before; with another one it has to wait all the same.
+            slot.phase = Phase.PRIMING
+            slot.trying = False
+            slot.due = self._next_priming(slot, now)
+        else:
+            self._prime(slot, now)
+
+    def _next_priming(self, slot: Slot, now: float) -> float:
+        least, most = self._policy.backoff_min, self._policy.backoff_max
+        return now + backoff(slot.primings, minimum=least, maximum=most, rng=self._rng)
 
     def _prime(self, slot: Slot, now: float) -> None:
         slot.phase = Phase.PRIMING
@@ -153,13 +162,11 @@ class Members:
 
     def _priming_failed(self, slot: Slot, error: str, now: float) -> None:
         slot.primings += 1
-        slot.error = error
+        slot.error = self.last_error = error
         self.emit(events.PrimerFailed(error=error, attempt=slot.primings, **self._about(slot)))
         if slot.joining and slot.primings >= PRIMINGS:
             slot.gave_up = error
-        slot.due = now + backoff(
-            slot.primings, minimum=self._policy.backoff_min, maximum=self._policy.backoff_max, rng=self._rng
-        )
+        slot.due = self._next_priming(slot, now)
 
     def _prime_again(self, slot: Slot, now: float) -> None:
         if slot.member not in self._primers:

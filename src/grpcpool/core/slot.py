@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from ..endpoint import Endpoint
 from .member import UNLIMITED, Member
 
-__all__ = ["Phase", "Policy", "Slot"]
+__all__ = ["CLOSED", "Phase", "Policy", "Slot"]
+
+# Why a member leaves that leaves with all the others.
+CLOSED = "the pool was closed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import weakref
@@ -18,6 +19,8 @@ SLOW = 0.1
 SLOWEST = 0.2
 # And for a large pool in which no RPC is in flight: nobody is waiting to hear of it.
 UNUSED = 0.25
+# At the exit of the interpreter: a look takes far less than this, but a listener may be stuck in one.
+EXIT_TIMEOUT = 0.5
 
 
 class Monitor:
@@ -55,8 +58,14 @@ class Monitor:
         thread = threading.Thread(target=self._run, name=f"grpcpool-{self._name}", daemon=True)
         thread.start()
         self._thread = thread
-        # Rung when the owner is collected, or the interpreter exits: the thread need not be caught in the act.
-        weakref.finalize(self._owner(), self._bell.put, False)
+        # Rung when the owner is collected, which may be in the middle of anything: so nobody waits for it then.
+        weakref.finalize(self._owner(), self._bell.put, False).atexit = False
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        # A daemon that is within grpc when the interpreter is taken down can take it down the hard way.
+        self.stop()
+        self.join(EXIT_TIMEOUT)
 
     def ring(self) -> None:
         """Have a look now, and look often for a while. Safe from anywhere, a garbage collection included."""
@@ -73,6 +82,12 @@ class Monitor:
             thread.join(timeout)
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        finally:
+            atexit.unregister(self._end)
+
+    def _watch(self) -> None:
         pace = self._pace
         pause = pace.next(True, None)
         while True:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from .. import events
+from ..core.slot import CLOSED
 
 __all__ = ["complain", "logger", "writer"]
 
@@ -76,7 +77,9 @@ def writer(*, log_connection_errors: bool) -> Callable[[events.Event], None]:
 def _drained(event: events.Drained) -> None:
     text = "closed %.3f s after it left the picks: %s"
     if event.cancelled:
-        _log(logging.WARNING, event, text + "; cancelled %d RPCs", event.duration, event.reason, event.cancelled)
+        # Whoever closes a pool means to end what runs.
+        level = logging.INFO if event.reason == CLOSED else logging.WARNING
+        _log(level, event, text + "; cancelled %d RPCs", event.duration, event.reason, event.cancelled)
     else:
         # Why it left has been said already, by whoever took it out.
         _log(logging.DEBUG, event, text, event.duration, event.reason)
