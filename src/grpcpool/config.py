@@ -131,8 +131,8 @@ class PoolConfig:
             resolution. At least 1; default 5.
         max_concurrent_streams: RPCs that may be in flight at once on one member; further ones wait in line, first come,
             first served, and none is refused by the server. At least 1; default: None, no limit. Set it somewhat below
-            the server's own limit (about nine tenths: the server's count goes down a moment after ours). A stream
-            counts until it ends.
+            the server's own limit (about nine tenths, and a few at least: the server's count goes down a moment after
+            ours). A stream counts until it ends.
         max_waiting: RPCs that may wait in line; more are refused at once with a `PoolFull`. 0 or more; default 1000.
         acquire_timeout: how long an RPC may wait in line before it ends in a `PoolTimeout`. 0 or more; default: None,
             until its own deadline, or 30 if it has none. What it has waited is taken off its deadline.

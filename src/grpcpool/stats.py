@@ -88,6 +88,7 @@ class PoolStats:
         waited: RPCs that had to wait.
         waited_seconds: how long those waited in sum, that wait no longer.
         refused: RPCs that were turned away, because too many waited or because they had waited too long.
+        resent: how often RPCs were sent again that a server had refused to look at: it had too many.
         calls: RPCs started.
         failures: RPCs that ended with a status other than OK, cancellation by the caller not counted.
         connects: connections that were established.
@@ -112,6 +113,7 @@ class PoolStats:
     waited: int
     waited_seconds: float
     refused: int
+    resent: int
     calls: int
     failures: int
     connects: int

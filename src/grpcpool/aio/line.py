@@ -35,8 +35,11 @@ _CALL: ContextVar[tuple[Method, Member]] = ContextVar("grpcpool.line.call")
 class _Clerk:
     """An interceptor of every kind: has calls of the slow lane wait for a lease, and makes them where that is then."""
 
-    def __init__(self, wait: Callable[[Lease, float | None], Coroutine[Any, Any, float | None]]) -> None:
+    def __init__(
+        self, wait: Callable[[Lease, float | None], Coroutine[Any, Any, float | None]], resent: Callable[[], object]
+    ) -> None:
         self._wait = wait
+        self._resent = resent
 
     async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         method, member = _CALL.get()
@@ -52,6 +55,7 @@ class _Clerk:
                 if code is not UNAVAILABLE or not refused(code, await call.details()):
                     break
                 await asyncio.sleep(rest(number, left(timeout, started)))
+                self._resent()
                 timeout = left(timeout, started)
             else:
                 call = method.call(lease.member, request, timeout, details)
@@ -108,7 +112,7 @@ class Line:
     def multicallable(self, kind: str, *arguments: Any) -> Any:
         """Return the multicallable of a method on the slow lane."""
         if self._lane is None:
-            clerk = _Clerk(self._wait)
+            clerk = _Clerk(self._wait, self._engine.admission.resent.add)
             interceptors = for_members({kind: [clerk] for kind in KINDS})
             self._lane = originals.aio_insecure_channel("ipv4:0.0.0.0:0", interceptors=interceptors)
             let_go_of_calls(self._lane)

@@ -22,6 +22,7 @@ class LineStats(NamedTuple):
     waited: int = 0
     seconds: float = 0.0
     refused: int = 0
+    resent: int = 0
 
 
 _LEFT = object()
@@ -108,6 +109,7 @@ class Admission:
         shut: others wait, so that an RPC that comes now need not try.
         waited: RPCs that had to wait.
         refused: RPCs that were not let into line, or left it because they had waited too long.
+        resent: how often RPCs were sent again that a server had refused to look at.
         seconds: how long those waited, in sum, that wait no longer.
     """
 
@@ -125,6 +127,7 @@ class Admission:
         self.most = most
         self.waited = Tally()
         self.refused = Tally()
+        self.resent = Tally()
         self.seconds = 0.0
         self.shut = False
         self._clock = clock
@@ -143,7 +146,7 @@ class Admission:
 
     def stats(self) -> LineStats:
         """Return its numbers. Safe from anywhere."""
-        return LineStats(self.waiting, self.waited.value(), self.seconds, self.refused.value())
+        return LineStats(self.waiting, self.waited.value(), self.seconds, self.refused.value(), self.resent.value())
 
     @property
     def capped(self) -> bool:

@@ -42,6 +42,7 @@ def stats(machine: Machine, line: LineStats, now: float, *, listener_errors: int
         waited=line.waited,
         waited_seconds=line.seconds,
         refused=line.refused,
+        resent=line.resent,
         in_flight=sum(member.in_flight for member in members),
         calls=machine.members.past_calls + sum(member.calls for member in members),
         failures=machine.members.past_failures + sum(member.failures for member in members),

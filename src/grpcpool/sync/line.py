@@ -32,6 +32,10 @@ class Line:
         self.resends = engine.admission.capped
         self._acquire_timeout = acquire_timeout
 
+    def resent(self) -> None:
+        """Count an RPC that is sent again."""
+        self._engine.admission.resent.add()
+
     def wait(self, lease: Lease, timeout: float | None) -> float | None:
         """Block until the lease is taken, and return what is left of the RPC's timeout.
 

@@ -132,6 +132,7 @@ class Method:
         while True:
             started = monotonic()
             sleep(rest(number, timeout))
+            self._line.resent()
             timeout = left(timeout, started)
             started = monotonic()
             try:
