@@ -60,23 +60,23 @@ def case(
 def _sync(client: Client, target: str, server: int, concurrent: int, seconds: float) -> dict[str, Any]:
     with opened(client, target) as channel:
         load = threads([unary(channel)] * concurrent, seconds, warm_up=WARM_UP, server=server)
-        return {**load.summary(), **_pool(client, channel, load.calls)}
+        return {**load.summary(), **_pool(client, channel)}
 
 
 def _aio(client: Client, target: str, server: int, concurrent: int, seconds: float) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         async with opened_aio(client, target) as channel:
             load = await tasks([unary_aio(channel)] * concurrent, seconds, warm_up=WARM_UP, server=server)
-            return {**load.summary(), **_pool(client, channel, load.calls)}
+            return {**load.summary(), **_pool(client, channel)}
 
     return asyncio.run(run())
 
 
-def _pool(client: Client, channel: Any, made: int) -> dict[str, Any]:
+def _pool(client: Client, channel: Any) -> dict[str, Any]:
     if client.pool is None:
         return {}
     stats = channel.stats()
-    return {"in_flight": stats.in_flight, "again": stats.calls - made}
+    return {"in_flight": stats.in_flight, "again": stats.resent}
 
 
 def measure(plan: Plan) -> Result:
