@@ -121,7 +121,7 @@ class Line(RuleBasedStateMachine):
                 self.running.append(waiter.lease)
         self.seen = len(self.front.woken)
         assert not (self.closed and self.queue)
-        assert line.stats() == (len(self.queue), self.waited, self.seconds, self.refused)
+        assert line.stats() == (len(self.queue), self.waited, self.seconds, self.refused, 0)
         assert all(lease in lease.member.leases for lease in self.running)
         on = self.front.members if self.away is None else (*self.front.members, self.away)
         assert sum(self.front.in_flight()) == sum(lease.member in self.front.members for lease in self.running)

@@ -162,3 +162,21 @@ def test_without_a_limit_nothing_is_sent_again(how: str) -> None:
     with pytest.raises(Refusal):
         getattr(channel.unary_unary("/m"), how)(b"x")
     assert len(inner.timeouts) == 1
+
+
+@every_way
+def test_metadata_that_can_be_read_only_once_is_not_sent_again_without_it(how: str) -> None:
+    _, inner, channel = calling([Refusal()])
+    with pytest.raises(Refusal):
+        getattr(channel.unary_unary("/m"), how)(b"x", metadata=iter([("authorization", "x")]))
+    assert len(inner.timeouts) == 1
+
+
+@every_way
+def test_one_whose_channel_is_closed_while_it_rests_ends_as_refused(how: str) -> None:
+    room, inner, channel = calling([Refusal(), ValueError("Cannot invoke RPC on closed channel!")])
+    with pytest.raises(Refusal) as caught:
+        getattr(channel.unary_unary("/m"), how)(b"x")
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert len(inner.timeouts) == 2
+    assert [member.in_flight for member in room.engine.generation.members] == [0, 0]

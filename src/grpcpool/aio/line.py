@@ -47,18 +47,22 @@ class _Clerk:
         call: Any = None
         try:
             timeout = await self._take(method, member, lease, details.timeout)
+            started = monotonic()
+            call = method.call(lease.member, request, timeout, details)
+            code = await call.code()
             # It keeps its lease while it rests: so a server that has too much to do gets less from here meanwhile.
             for number in range(1, RESENDS + 1):
-                started = monotonic()
-                call = method.call(lease.member, request, timeout, details)
-                code = await call.code()
                 if code is not UNAVAILABLE or not refused(code, await call.details()):
                     break
-                await asyncio.sleep(rest(number, left(timeout, started)))
-                self._resent()
                 timeout = left(timeout, started)
-            else:
-                call = method.call(lease.member, request, timeout, details)
+                started = monotonic()
+                await asyncio.sleep(rest(number, timeout))
+                try:
+                    call = method.call(lease.member, request, left(timeout, started), details)
+                except grpc.aio.UsageError:
+                    # The channel was closed while this rested: with the pool, or because drain_timeout was over.
+                    break
+                self._resent()
                 code = await call.code()
             finish(method, lease.member, lease, lease.started, code)
         except BaseException:

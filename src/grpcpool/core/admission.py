@@ -80,6 +80,7 @@ class Waiter:
     def dismiss(self) -> None:
         """Wake it without a lease, unless it has left."""
         if self._fate.setdefault("", _DISMISSED) is _DISMISSED:
+            self._retract()
             self.done = True
             self._wake()
 

@@ -221,8 +221,9 @@ class Engine:
         match effect:
             case Publish(ready, fallback, closed, down):
                 if closed:
-                    self.generation = Generation((), self._refuse, self._refuse)
+                    # First, for nobody makes up for it if Ctrl-C strikes in between.
                     self.admission.close()
+                    self.generation = Generation((), self._refuse, self._refuse)
                 else:
                     generation = self._builder.build(ready, fallback, self._ask_for_one if down else None)
                     self.admission.adopt(generation.eligible)

@@ -187,7 +187,8 @@ class Sizing:
     def expire(self, now: float) -> None:
         """Give up on members that should have connected by now."""
         if self._growth is not None and now >= self._growth.deadline:
-            for slot in self._growth.waiting:
+            # One that has connected at this very moment is no longer joining.
+            for slot in (slot for slot in self._growth.waiting if slot.joining):
                 what = "was not primed" if slot.phase is Phase.PRIMING else "did not connect"
                 took = f"{self._policy.connect_timeout:g} s"
                 slot.gave_up = slot.error or f"{slot.member.endpoint} {what} within {took}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -98,9 +98,9 @@ class Method:
             try:
                 result = call(request, timeout, *arguments)
             except grpc.RpcError as error:
-                if not self.is_refused(error):
+                if not self.is_refused(error, arguments[0]):
                     raise
-                result = self.resend(call, request, left(timeout, started), *arguments)
+                result = self.resend(error, call, request, left(timeout, started), *arguments)
             now = monotonic()
             lease.member.answered(lease, now, now - lease.started if self.timed else None, self.norm)
         except BaseException as error:
@@ -113,23 +113,26 @@ class Method:
             raise
         return result
 
-    def is_refused(self, error: BaseException) -> bool:
+    def is_refused(self, error: BaseException, metadata: Any) -> bool:
         """Say whether the server refused to look at an RPC that can be sent again."""
-        # What a stream of requests has given is gone.
-        if not self._line.resends or not self.timed or code_of(error) is not UNAVAILABLE:
+        if not self._line.resends or code_of(error) is not UNAVAILABLE:
             return False
-        return refused(UNAVAILABLE, getattr(error, "details", _nothing)())
+        # What a stream of requests has given is gone, and so is metadata that can be read only once.
+        again = self.timed and (metadata is None or isinstance(metadata, Collection))
+        return again and refused(UNAVAILABLE, getattr(error, "details", _nothing)())
 
-    def resend(self, call: Callable[..., Any], request: Any, timeout: float | None, *arguments: Any) -> Any:
+    def resend(
+        self, refusal: grpc.RpcError, call: Callable[..., Any], request: Any, timeout: float | None, *arguments: Any
+    ) -> Any:
         """Run a blocking RPC that was refused, again and again if need be, and return its result.
 
         It keeps its lease while it rests: so the server, which has too much to do, gets less from here meanwhile.
 
         Arguments:
+            refusal: what it ended with.
             call: the way it was called.
         """
-        number = 1
-        while True:
+        for number in range(1, RESENDS + 1):
             started = monotonic()
             sleep(rest(number, timeout))
             self._line.resent()
@@ -138,10 +141,14 @@ class Method:
             try:
                 return call(request, timeout, *arguments)
             except grpc.RpcError as error:
-                if number == RESENDS or not self.is_refused(error):
+                if not self.is_refused(error, arguments[0]):
                     raise
+                refusal = error
+            except ValueError as error:
+                # The channel was closed while this rested: with the pool, or because drain_timeout was over.
+                raise refusal from error
             timeout = left(timeout, started)
-            number += 1
+        raise refusal
 
     def launch(self, how: str, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Start an RPC by the multicallable's method `how`, and return its call; the lease ends when the call does."""
@@ -211,10 +218,11 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
             try:
                 result = call(request, timeout, metadata, credentials, wait_for_ready, compression)
             except grpc.RpcError as error:
-                if not method.is_refused(error):
+                if not method.is_refused(error, metadata):
                     raise
                 timeout = left(timeout, started)
-                result = method.resend(call, request, timeout, metadata, credentials, wait_for_ready, compression)
+                more = (metadata, credentials, wait_for_ready, compression)
+                result = method.resend(error, call, request, timeout, *more)
             now = monotonic()
             leases.remove(token)
             if member.limit <= 0:
