@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from grpcpool.testing import ServerProcess
 
 from .flavours import Flavour, flavours
+from .lifecycle import Primer
 from .proxy import Proxy
 
 
@@ -47,3 +49,18 @@ def proxy(server: ServerProcess) -> Iterator[Proxy]:
     """A way to the server that can be cut."""
     with Proxy(server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def make_primer() -> Iterator[Callable[..., Primer]]:
+    """Primers that end with the test at the latest."""
+    made: list[Primer] = []
+
+    def make(**options: Any) -> Primer:
+        made.append(Primer(**options))
+        return made[-1]
+
+    yield make
+    for primer in made:
+        primer.gate.set()
+        primer.over.set()
