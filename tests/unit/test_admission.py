@@ -386,3 +386,89 @@ def test_one_that_leaves_elsewhere_takes_no_slot() -> None:
     front.line.serve()
     assert front.woken == [second]
     assert front.in_flight() == [1]
+
+
+# --- interrupts, as they come: the rest of them is in test_admission_steps
+
+
+class Struck:
+    """A waiter's wake, into which Ctrl-C strikes once."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> None:
+        self.times += 1
+        if self.times == 1:
+            raise KeyboardInterrupt
+
+
+def struck(front: Front) -> tuple[Waiter, Struck]:
+    wake = Struck()
+    waiter = Waiter(Lease(), wake)
+    assert front.line.enter(waiter)
+    return waiter, wake
+
+
+def test_what_ctrl_c_leaves_undone_is_called_for_and_done() -> None:
+    front = Front(size=1)
+    (lease,) = front.fill()
+    waiter, wake = struck(front)
+    with pytest.raises(KeyboardInterrupt):
+        front.end(lease)
+    assert front.calls >= 1
+    front.line.serve()
+    assert wake.times == 2
+    assert (waiter.done, waiter.lease.member.in_flight, front.line.waiting) == (True, 1, 0)
+
+
+def test_so_it_is_when_it_strikes_whoever_serves_what_others_have_said() -> None:
+    front = Front(size=1)
+    (lease,) = front.fill()
+    waiter, wake = struck(front)
+    front.here = False
+    front.end(lease)
+    calls = front.calls
+    with pytest.raises(KeyboardInterrupt):
+        front.line.serve()
+    assert front.calls == calls + 1
+    front.line.serve()
+    assert (wake.times, waiter.lease.member.in_flight) == (2, 1)
+
+
+def test_one_that_has_left_is_not_dismissed() -> None:
+    front = Front(size=1)
+    front.fill()
+    front.here = False
+    waiter = front.wait()
+    assert front.line.leave(waiter)
+    waiter.dismiss()
+    assert front.woken == []
+    assert not waiter.done
+
+
+class Crowded(set[object]):
+    """RPCs in flight; whoever comes, another one comes at the same moment."""
+
+    def add(self, token: object) -> None:
+        super().add(token)
+        super().add("another")
+
+
+def test_two_that_come_at_the_same_moment_do_not_both_get_the_last_slot() -> None:
+    member = Member(0, "a", limit=1)
+    member.leases = Crowded()
+    assert not member.admit("one")
+    assert member.leases == {"another"}
+
+
+def test_a_retired_member_is_idle_when_its_last_rpc_has_ended_and_not_before() -> None:
+    member = Member(0, "a")
+    told: list[Member] = []
+    member.on_idle = told.append
+    first, second = member.begin(0.0, True), member.begin(0.0, True)
+    assert not member.retire()
+    assert member.answered(first, 1.0, 1.0)
+    assert told == []
+    assert member.answered(second, 1.0, 1.0)
+    assert told == [member]

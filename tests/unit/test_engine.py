@@ -301,3 +301,28 @@ def test_garbage_collection_may_strike_while_the_engine_works() -> None:
     gc.collect()
     room.engine.pump()
     assert lease.member.in_flight == 0
+
+
+def test_a_primer_that_cannot_be_run_counts_as_one_that_failed() -> None:
+    room = Room(policy={"primed": True, "size": 1})
+
+    def fail(member: Member) -> None:
+        raise RuntimeError
+
+    room.prime = fail  # type: ignore[method-assign]
+    room.tell(Open())
+    room.connect_all()
+    (slot,) = room.engine.machine.slots.values()
+    assert (slot.phase, slot.primings) == (Phase.PRIMING, 1)
+    assert slot.error == "the primer could not be run: RuntimeError"
+
+
+def test_a_member_with_room_can_be_asked_for_through_one_members_channel() -> None:
+    room = Room(policy={"cap": 1})
+    room.tell(Open())
+    first, second = room.connect_all()
+    held = room.acquire(Pinned(room.engine, first))
+    assert held.member is first
+    assert Pinned(room.engine, first).spare() is second
+    room.acquire()
+    assert Pinned(room.engine, first).spare() is None
