@@ -103,3 +103,11 @@ def test_a_member_retired_during_a_pick_is_noticed_by_one_side_or_the_other(hast
         todo = iter([retire, pick])
         in_threads(2, lambda todo=todo: next(todo)())
         assert "idle" in seen
+
+
+def test_a_retired_member_is_never_let_in_again() -> None:
+    member = Member(0, "a", limit=3)
+    assert member.retire()
+    member.allow(5)
+    assert member.limit == -1
+    assert not member.admit("token")
