@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from . import checks, elastic
+from . import checks, elastic, health, retry
 from .endpoint import Endpoint
 from .errors import ConfigError, ConfigTypeError
 from .events import Listener
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import grpc
     from typing_extensions import Self, Unpack
 
+    from .retry import Hedge, Retry
     from .strategies.base import Strategy
 
 __all__ = [
@@ -67,11 +68,25 @@ class _Options(TypedDict, total=False):
     primer_timeout: float
     drain_timeout: float | None
     connections_per_member: int | None
+    max_consecutive_failures: int | None
+    min_success_rate: float | None
+    health_window: float
+    outlier_detection: bool
+    unresponsive_after: float | None
+    ejection_min: float
+    ejection_max: float
+    slow_start: float | None
+    health_check: str | None
+    failover: bool
+    idempotent: str | Iterable[str]
+    retry: Retry | Mapping[str, Retry | None] | None
+    hedge_after: Hedge | Mapping[str, Hedge | None] | None
     telemetry_interval: float | None
     telemetry_sample_rate: int
     log_connection_errors: bool
     listeners: Listener | Iterable[Listener]
     require_tls: bool
+    per_loop: bool
     seed: int | None
 
 
@@ -160,12 +175,43 @@ class PoolConfig:
             1; default: None, what `options` say, or else one. A service config in `options` is kept, and must not
             speak of ``connectionScaling`` too. The pool does not see these connections; members are the better tool
             where their number is known. Needs grpcio 1.84.
+        failover: let an RPC that certainly never reached a server's application (no connection, or the server refused
+            its stream) move to another member, once. Default: True. Blocking unary calls, and unary calls of aio.
+        idempotent: the methods that may be served twice: ``"/package.Service/Method"``, ``"/package.Service/*"``,
+            ``"*"``, or several of these. Nothing is sent twice that is not among them. Default: none.
+        retry: how RPCs of those methods are sent again when they fail: a `grpcpool.Retry`, or a mapping from methods
+            (named as above; the most particular name wins) to `Retry` or None. Unary ones, and server streams up to
+            their first message. Default: None, not at all. With this or with `hedge_after`, grpc's own retries are off
+            (``grpc.enable_retries``), unless `options` say otherwise.
+        hedge_after: send a second copy of a unary RPC of those methods, to another member, when it is not answered
+            after so many seconds, or with ``"p95"`` after the time in which 95 of 100 are; the first answer counts, the
+            other copy is cancelled. Above 0, or a mapping as for `retry`. Default: None, never.
+        max_consecutive_failures: a member on which so many RPCs in a row failed is ejected: it leaves the picks for a
+            while, though it is connected. What counts are UNAVAILABLE, RESOURCE_EXHAUSTED, INTERNAL, UNKNOWN and
+            DEADLINE_EXCEEDED. At least 1; default 5; None: any number may fail.
+        min_success_rate: one with a lower rate of RPCs that did not fail like that, over `health_window` and at least
+            five RPCs, is ejected too. Above 0, and 1 at most; default 0.8; None: any rate will do.
+        health_window: what that rate is taken over. Above 0; default 30.
+        outlier_detection: eject members whose rate over ten seconds stands out among the others (gRFC A50): at least
+            five members with a hundred RPCs each. Default: True.
+        unresponsive_after: a member that has answered no unary RPC for so long, with some in flight and while others
+            answer, is pinged, and ejected if no answer comes within that time again. Above 0; default 1; None: never.
+        ejection_min, ejection_max: how long a member is ejected for, give or take a tenth: each time in a row for twice
+            as long as the time before, from one to the other. Then one RPC is tried on it, and decides. Above 0, and
+            the second not below the first; default 5 and 300.
+        slow_start: a member that comes back has its full share of the RPCs only after so long; it begins with a tenth.
+            Above 0; default 5; None: at once. Not for strategies that route by key.
+        health_check: ask every server whether it serves, by the standard health service (``grpc.health.v1``): for the
+            service of that name, or ``""`` for the server as a whole. While it says no, the member is not picked.
+            Default: None, do not ask. Needs ``grpcpool[health]``.
         telemetry_interval: how often listeners get a `events.StatusReport`. Default 5; None: never.
         telemetry_sample_rate: listeners get an `events.Picked` for each pick (1, default), never (0), or for about one
             in N (N).
         log_connection_errors: log failed attempts to connect (default), or only events.
         listeners: one callable or several, told every event from the start. See `grpcpool.events`.
         require_tls: refuse plaintext credentials. Default: False; `production` sets it.
+        per_loop: give each event loop on which the pool is used members of its own (`size` for each). Default: False,
+            the pool belongs to one loop. For aio only, and for strategies that are given by name.
         seed: for the pool's random choices, to repeat a run. Default: None, from the operating system.
     """
 
@@ -199,11 +245,25 @@ class PoolConfig:
     primer_timeout: float = 5.0
     drain_timeout: float | None = None
     connections_per_member: int | None = None
+    max_consecutive_failures: int | None = 5
+    min_success_rate: float | None = 0.8
+    health_window: float = 30.0
+    outlier_detection: bool = True
+    unresponsive_after: float | None = 1.0
+    ejection_min: float = 5.0
+    ejection_max: float = 300.0
+    slow_start: float | None = 5.0
+    health_check: str | None = None
+    failover: bool = True
+    idempotent: str | Iterable[str] = ()
+    retry: Retry | Mapping[str, Retry | None] | None = None
+    hedge_after: Hedge | Mapping[str, Hedge | None] | None = None
     telemetry_interval: float | None = 5.0
     telemetry_sample_rate: int = 1
     log_connection_errors: bool = True
     listeners: Listener | Iterable[Listener] = ()
     require_tls: bool = False
+    per_loop: bool = False
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -220,6 +280,12 @@ class PoolConfig:
         if self.size is None and self.min_size is None:
             settle("size", max(DEFAULT_SIZE, len(self.endpoints)))
         elastic.check(self)
+        health.check(self)
+        settle("idempotent", retry.patterns("idempotent", self.idempotent))
+        for field in ("retry", "hedge_after"):
+            if isinstance(getattr(self, field), Mapping):
+                settle(field, dict(getattr(self, field)))
+        retry.check(self)
         self._check()
 
     def _check(self) -> None:
@@ -263,8 +329,11 @@ class PoolConfig:
         checks.integer("telemetry_sample_rate", self.telemetry_sample_rate, at_least=0)
         if self.seed is not None:
             checks.integer("seed", self.seed, at_least=None)
-        for field in ("log_connection_errors", "require_tls"):
+        for field in ("log_connection_errors", "require_tls", "failover", "per_loop"):
             checks.flag(field, getattr(self, field))
+        allowed = "a name beside per_loop=True: a strategy object serves one pool, and on each loop there is one"
+        named = not self.per_loop or isinstance(self.strategy, str)
+        checks.require(named, "strategy", type(self.strategy).__name__, allowed)
         for listener in cast("tuple[object, ...]", self.listeners):
             checks.listener(listener)
         checks.compression(self.compression)
@@ -408,6 +477,9 @@ class PoolConfig:
             given = checks.with_scaling(given, self.connections_per_member)
             # Without it grpc takes any number above 10 for 10.
             ours["grpc.max_connections_per_subchannel_cap"] = self.connections_per_member
+        if self.retry is not None or self.hedge_after is not None:
+            # One layer that sends again, not two. grpc's would also take off what tells a server of attempts before.
+            ours["grpc.enable_retries"] = 0
         names = {name for name, _ in given}
         return (*given, *((name, value) for name, value in ours.items() if name not in names))
 

@@ -18,22 +18,33 @@ __all__ = [
     "ConnectionDown",
     "Disconnected",
     "Drained",
+    "Ejected",
     "Event",
     "Listener",
     "MaintenanceFailed",
     "MemberEvent",
+    "NotServing",
     "Opened",
+    "PanicEnded",
+    "Panicked",
     "Picked",
     "Pinged",
+    "PoolFailing",
     "PoolHealth",
+    "PoolRecovered",
     "PrimerFailed",
+    "Probing",
+    "Readmitted",
     "Rebuilt",
     "ReconnectScheduled",
     "Recycled",
+    "Retried",
     "Saturated",
     "ScaledDown",
     "ScaledUp",
     "Scaling",
+    "Serving",
+    "Spared",
     "StatusReport",
     "StrategyFailed",
 ]
@@ -83,6 +94,23 @@ class Closed(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picked(MemberEvent):
     """A member was chosen for an RPC, or by `get_channel`. Sampled: see ``telemetry_sample_rate``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried(Event):
+    """An RPC is sent once more. Not sampled, for it is rare: the pool's budget sees to that.
+
+    Attributes:
+        method: its name, ``/package.Service/Method``.
+        attempt: 2 for the second time, and so on.
+        kind: ``"failover"`` if it had reached no server, ``"retry"`` if it may have, ``"hedge"`` if it goes on besides.
+        code: the name of the status it had ended with; None if it had not.
+    """
+
+    method: str
+    attempt: int
+    kind: str
+    code: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +284,103 @@ class Pinged(MemberEvent):
     duration: float
     result: Literal["alive", "dead"]
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ejected(MemberEvent):
+    """A member that is connected has left the picks for a while, because of how its RPCs ended, or did not end.
+
+    Attributes:
+        duration: for how long, before it is on probation. Less, if it was silent and answers a ping.
+        attempt: which ejection in a row it is; each lasts longer than the one before.
+        reason: what was wrong.
+    """
+
+    duration: float
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probing(MemberEvent):
+    """An ejected member is on probation: the next RPC goes there, and how it ends decides."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readmitted(MemberEvent):
+    """An ejected member is back in the picks, after `duration`."""
+
+    duration: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spared(MemberEvent):
+    """A member should be ejected and is not: too many are out already, or too many went at once.
+
+    Told every ten seconds at most for each member.
+
+    Attributes:
+        reason: why it should be, and why it is not.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFailing(Event):
+    """Most members fail alike and none does well: so it is not the channel, and nobody is ejected.
+
+    Attributes:
+        failing: how many members fail.
+        connected: of so many.
+        reason: what was wrong with the last of them.
+    """
+
+    failing: int
+    connected: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRecovered(Event):
+    """Members answer again, `duration` after the pool as a whole began to fail."""
+
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panicked(Event):
+    """Less than half of the members are left to be picked, so those that were taken out are picked again, too.
+
+    Attributes:
+        usable: how many were left.
+        size: how many there should be.
+    """
+
+    usable: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanicEnded(Event):
+    """Enough members are usable again; whoever is ejected still has left the picks. `duration`: how long it took."""
+
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotServing(MemberEvent):
+    """The member's server says that it does not serve (``health_check``): it has left the picks."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving(MemberEvent):
+    """The member's server says that it serves again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

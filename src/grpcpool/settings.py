@@ -6,10 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from .checks import nearest
 from .errors import ConfigError
+from .retry import Retry
 
 try:
     from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -68,13 +69,28 @@ class _Fields(BaseModel):
     primer_timeout: float | None = None
     drain_timeout: float | None = None
     connections_per_member: int | None = None
+    max_consecutive_failures: int | None = None
+    min_success_rate: float | None = None
+    health_window: float | None = None
+    outlier_detection: bool | None = None
+    unresponsive_after: float | None = None
+    ejection_min: float | None = None
+    ejection_max: float | None = None
+    slow_start: float | None = None
+    health_check: str | None = None
+    failover: bool | None = None
+    idempotent: Annotated[list[str], NoDecode] = []
+    # Attempts; `_build` makes it a policy.
+    retry: int | None = None
+    hedge_after: float | Literal["p95"] | None = None
     telemetry_interval: float | None = None
     telemetry_sample_rate: int | None = None
     log_connection_errors: bool | None = None
     require_tls: bool | None = None
+    per_loop: bool | None = None
     seed: int | None = None
 
-    @field_validator("target", mode="before")
+    @field_validator("target", "idempotent", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -138,6 +154,8 @@ def _build(config: type[Config], settings: _Fields, name: Callable[[str], str], 
     try:
         _not_blank(settings.target)
         found = _with_credentials(fields)
+        if found.get("retry") is not None:
+            found["retry"] = Retry(attempts=found["retry"])
         return config.of({field: value for field, value in found.items() if field not in options}, options)
     except ConfigError as error:
         if error.field in options or error.field not in fields:

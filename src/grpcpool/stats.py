@@ -23,8 +23,8 @@ class PoolStatus:
     Attributes:
         name: the pool's name.
         expected_size: how many members it should have.
-        current_size: how many of them have a working connection.
-        status: ``"healthy"`` if all have, ``"degraded"`` if some have, ``"down"`` if none has.
+        current_size: how many of them have a working connection, and are not ejected.
+        status: ``"healthy"`` if all are fit like that, ``"degraded"`` if some are, ``"down"`` if none is.
     """
 
     name: str
@@ -40,13 +40,16 @@ class MemberStats:
     Attributes:
         id: unique within the pool for its whole life.
         endpoint: the gRPC target that it connects to.
-        state: ``"connecting"``, ``"priming"``, ``"ready"``, ``"down"`` or ``"draining"``.
+        state: ``"connecting"``, ``"priming"``, ``"ready"``, ``"down"`` or ``"draining"``; where it is connected and not
+            picked, ``"ejected"``, ``"probing"`` (one RPC is to show if it is fit again), ``"checking"`` (its server is
+            asked whether it serves) or ``"not serving"`` (it says no).
         in_flight: RPCs running on it now.
         calls: RPCs started on it.
         failures: RPCs that ended with a status other than OK, cancellation by the caller not counted.
         age: seconds since its channel was made.
         latency: moving average of its unary RPCs in seconds, or None before the first has ended.
         last_error: the last connection error, or None.
+        ejected_for: seconds that its ejection is to last yet; None if it is not ejected.
     """
 
     id: int
@@ -58,6 +61,7 @@ class MemberStats:
     age: float
     latency: float | None
     last_error: str | None
+    ejected_for: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,10 @@ class PoolStats:
         waited_seconds: how long those waited in sum, that wait no longer.
         refused: RPCs that were turned away, because too many waited or because they had waited too long.
         resent: how often RPCs were sent again that a server had refused to look at: it had too many.
-        calls: RPCs started.
+        retries: how often RPCs were sent again, to another member mostly, because they had failed.
+        hedges: second copies of RPCs that took too long; see ``hedge_after``.
+        retries_refused: how often neither happened, because too large a part of all RPCs was sent twice already.
+        calls: RPCs started, each attempt counted.
         failures: RPCs that ended with a status other than OK, cancellation by the caller not counted.
         connects: connections that were established.
         disconnects: connections that ended, for whatever reason.
@@ -98,6 +105,7 @@ class PoolStats:
         shrunk: members taken out by resizes.
         recycled: members replaced because of their age.
         drained: members that left and are closed.
+        ejections: how often a member that was connected was taken out of the picks because it did badly.
         listener_errors: exceptions that listeners raised.
         maintenance_errors: exceptions in the pool's own background work.
         members: one entry for each member, draining ones included.
@@ -114,6 +122,9 @@ class PoolStats:
     waited_seconds: float
     refused: int
     resent: int
+    retries: int
+    hedges: int
+    retries_refused: int
     calls: int
     failures: int
     connects: int
@@ -123,6 +134,7 @@ class PoolStats:
     shrunk: int
     recycled: int
     drained: int
+    ejections: int
     listener_errors: int
     maintenance_errors: int
     members: tuple[MemberStats, ...]

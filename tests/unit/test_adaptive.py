@@ -483,7 +483,7 @@ class Plain:
         return max(self.left(now), stall, LEAST) * (len(self.calls) + 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), size=st.integers(1, 6), seed=st.integers(0, 9))
 def test_the_picked_member_costs_the_least_by_the_documented_formula(data: st.DataObject, size: int, seed: int) -> None:
     clock = FakeClock()
@@ -580,6 +580,8 @@ def test_threads_lose_nothing(size: int) -> None:
         assert member.in_flight == 0
         assert member.picks == total[member]
         assert gauge_of(member)._streams == []
+        # A stream that began just when the last other call ended may be taken for one that waits, until somebody looks.
+        gauge_of(member).correct(clock())
         check_books(member, clock())
     now = clock()
     known = [member for member in pool.members if gauge_of(member).cost(now) > LEAST]

@@ -130,4 +130,4 @@ class Line(RuleBasedStateMachine):
 
 
 TestLine = Line.TestCase
-TestLine.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestLine.settings = settings(max_examples=120, stateful_step_count=50)

@@ -78,7 +78,7 @@ def by_threads(count: int, work: Callable[[], Any]) -> list[Any]:
 BOTH_WAYS = pytest.mark.parametrize("size", [8, TABLED, TABLED + 1])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     data=st.data(),
     size=st.sampled_from([1, 2, 5, TABLED, TABLED + 1, 50]),
@@ -147,7 +147,7 @@ def test_least_in_flight_spreads_the_work_of_many_threads(size: int) -> None:
 WEIGHTS = st.lists(st.integers(1, 60), min_size=1, max_size=12).map(tuple)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(WEIGHTS)
 def test_a_rotation_never_leaves_anyone_a_whole_turn_from_its_share(slots: tuple[int, ...]) -> None:
     rotation = _interleave(slots)
@@ -176,7 +176,7 @@ def test_a_rotation_is_as_short_as_the_weights_allow(weights: list[float], slots
     assert _slots(weights) == slots
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=10))
 def test_weights_that_do_not_fit_are_rounded(weights: list[float]) -> None:
     slots = _slots(weights)
@@ -199,7 +199,7 @@ def test_weighted_round_robin_interleaves() -> None:
     assert "aabac" in twice
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     endpoints=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 5)), min_size=1, max_size=6),
     seed=st.integers(0, 99),
@@ -300,7 +300,7 @@ def test_the_parts_of_equal_members_are_about_equal(ten: list[Member]) -> None:
     assert 0.7 * 200 < min(counts.values()) <= max(counts.values()) < 1.3 * 200
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 40), prefix=st.text(max_size=8))
 def test_a_member_that_joins_takes_its_part_and_nothing_else_moves(size: int, prefix: str) -> None:
     pool = members(*(f"{prefix}{number}" for number in range(size + 1)))
@@ -328,7 +328,7 @@ def test_a_member_that_joins_moves_no_more_than_half_as_many_keys_again_as_it_mu
     assert 0.5 / (size + 1) * len(keys) < moved <= 1.5 / size * len(keys)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), size=st.integers(2, 12), endpoints=st.integers(1, 12))
 def test_a_key_stays_while_its_member_is_there(data: st.DataObject, size: int, endpoints: int) -> None:
     pool = members(*(f"host-{number % endpoints}" for number in range(size)))
@@ -386,7 +386,7 @@ def test_the_lightest_has_a_place() -> None:
     assert any(ring.pick(next(keys)) is pool[0] for _ in range(20_000))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     data=st.data(),
     weights=st.lists(st.integers(1, 5), min_size=1, max_size=12),
@@ -415,7 +415,7 @@ def test_a_key_goes_to_its_member_up_to_the_bound_and_not_beyond(
             end(ring.running.pop(data.draw(st.integers(0, len(ring.running) - 1))), 1.0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 20), st.integers(1, 8))
 def test_one_hot_key_loads_nobody_above_the_bound(size: int, each: int) -> None:
     ring = Ring(members(*(f"host-{index}" for index in range(size))))

@@ -326,21 +326,21 @@ fields_like = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fields_like)
 def test_any_values_make_a_configuration_or_a_config_error(fields: dict[str, Any]) -> None:
     try:
         made = PoolConfig(**fields)
     except ConfigError as error:
         # Credentials: none, where `require_tls` asks for some.
-        assert error.field in {*fields, "weight", "backoff_max", "credentials"}  # noqa: PT017
+        assert error.field in {*fields, "weight", "backoff_max", "ejection_max", "credentials"}  # noqa: PT017
     else:
         assert made.member_count >= len(made.endpoints) >= 1
         assert repr(made).startswith("PoolConfig(target=")
         assert hash(made.channel_options())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @example(name="grpc.x", value="\ud800")
 @example(name="grpc.x", value=2**31)
 @given(name=st.text(max_size=4), value=st.one_of(st.integers(), st.text(max_size=4), st.floats(), st.just(object())))

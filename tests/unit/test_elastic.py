@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grpcpool import ConfigError, PoolConfig
@@ -184,7 +184,6 @@ def band(low: float, ratio: float) -> tuple[float, float]:
 loads = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 300)), max_size=60)
 
 
-@settings(deadline=None)
 @given(
     loads, st.floats(0, 100), st.floats(0.1, 100), st.integers(1, 20), st.integers(0, 20), st.sampled_from([0.1, 1, 9])
 )
@@ -207,7 +206,6 @@ def test_whatever_the_load_each_step_is_bounded(
     assert len(load.reasons) == len(load.sizes)
 
 
-@settings(deadline=None)
 @given(
     level=st.integers(1, 1500),
     noise=st.lists(st.floats(-0.05, 0.05), min_size=40, max_size=40),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 from concurrent.futures import Future
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from grpcpool import events
+from grpcpool.core.admission import Waiter
+from grpcpool.core.affinity import KeyedSource
 from grpcpool.core.connectivity import Connectivity
+from grpcpool.core.lease import Lease
 from grpcpool.core.member import Member
 from grpcpool.core.messages import Close, Explained, Observed, Open, Pinged, Resize, Tick
 from grpcpool.core.pinned import Pinned
@@ -70,6 +73,7 @@ def test_a_lease_on_a_member_that_has_left_goes_to_another() -> None:
     assert ticket.result(0) == 1
     assert room.acquire(Pinned(room.engine, left)).member is stays
     assert room.acquire(Pinned(room.engine, stays)).member is stays
+    assert Pinned(room.engine, left).generation.eligible == (stays,)
     # A thread that read the generation just before the change, and picks from it just after.
     current = room.engine.generation
 
@@ -326,3 +330,34 @@ def test_a_member_with_room_can_be_asked_for_through_one_members_channel() -> No
     assert Pinned(room.engine, first).spare() is second
     room.acquire()
     assert Pinned(room.engine, first).spare() is None
+
+
+@pytest.mark.parametrize("through", ["the pool", "one member", "a key"])
+def test_a_member_that_was_not_tried_can_be_asked_for(through: str) -> None:
+    room = Room(policy={"cap": 1})
+    room.tell(Open())
+    first, second = room.connect_all()
+    sources = {"the pool": room.engine, "one member": Pinned(room.engine, first), "a key": KeyedSource(room.engine)}
+    source: Any = sources[through]
+    lease = Lease()
+    assert source.elsewhere(lease, [first])
+    assert lease.member is second
+    assert not source.elsewhere(Lease(), [first], only=True)
+    # Rather one that was tried than none.
+    last = Lease()
+    assert source.elsewhere(last, [first])
+    assert last.member is first
+
+
+def test_nobody_who_moves_overtakes_those_who_wait() -> None:
+    room = Room(policy={"cap": 1})
+    room.tell(Open())
+    first, second = room.connect_all()
+    held = [room.acquire(), room.acquire()]
+    assert room.engine.admission.enter(Waiter(Lease(), lambda: None))
+    assert room.engine.admission.enter(Waiter(Lease(), lambda: None))
+    assert not room.engine.elsewhere(Lease(), [first], only=True)
+    assert not room.engine.elsewhere(Lease(), [first])
+    for lease in held:
+        lease.succeed(room.clock())
+    assert first.in_flight == second.in_flight == 1

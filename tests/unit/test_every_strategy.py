@@ -106,7 +106,7 @@ def test_those_that_route_by_key_are_given_it(name: str) -> None:
     assert len({caller.call(keyed=False) for _ in range(200)}) == 10
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), size=st.integers(1, 12), seed=st.integers(0, 99))
 @every_strategy
 def test_only_members_of_the_generation_are_picked(name: str, data: st.DataObject, size: int, seed: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from grpcpool.core.lease import Lease
 from grpcpool.core.member import Member
 from grpcpool.core.norm import Norms
 from grpcpool.inflight import InFlight
@@ -96,6 +97,15 @@ def line(request: pytest.FixtureRequest) -> Line:
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every RPC end at 2.5 s."""
     monkeypatch.setattr("grpcpool.inflight.monotonic", lambda: 2.5)
+
+
+def test_it_is_timed_as_the_lease_is_that_it_takes_the_place_of(line: Line) -> None:
+    # By this, members are told apart that keep a caller waiting.
+    call = Call()
+    lease = Lease.on(line.member, 0.0, line.method.timed)
+    lease.hand_over(line.start(call))
+    (token,) = line.member.leases
+    assert token.timed == lease.timed == line.method.timed  # type: ignore[attr-defined]
 
 
 # --- what a status says

@@ -10,6 +10,7 @@ import pytest
 
 from grpcpool.core.member import Member
 from grpcpool.core.messages import Open
+from grpcpool.failover import Failover
 from grpcpool.sync.channel import CountedChannel
 from grpcpool.sync.line import Line
 
@@ -69,7 +70,9 @@ def metered(error: type[Exception] | None) -> tuple[Member, CountedChannel]:
     member = room.engine.generation.members[0]
     member.channel = Channel(error)
     member.observer = Diary()
-    return member, CountedChannel(room.engine, Line(room.engine, None), room.engine.norms, pytest.fail, None)  # type: ignore[arg-type]
+    failover = Failover(room.engine, None, lambda member: True)
+    line = Line(room.engine, None)
+    return member, CountedChannel(room.engine, line, room.engine.norms, pytest.fail, failover, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["unary_unary", "stream_unary"])

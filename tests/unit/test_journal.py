@@ -28,6 +28,19 @@ TOLD: list[tuple[events.Event, str]] = [
     (events.PrimerFailed(error="raised", attempt=1, **ABOUT), "member 3: raised"),
     (events.Drained(duration=1.0, cancelled=2, reason="left", **ABOUT), "member 3: left; 2 RPCs were cancelled"),
     (events.Saturated(pool="p", size=4, in_flight=40, waiting=5), "5 RPCs wait and 40 run"),
+    (events.Ejected(duration=5.0, attempt=1, reason="bad", **ABOUT), "member 3: bad"),
+    (events.Probing(reason="time", **ABOUT), "member 3: time"),
+    (events.Readmitted(duration=5.0, reason="good", **ABOUT), "member 3: good"),
+    (events.Spared(reason="last", **ABOUT), "member 3: last"),
+    (events.NotServing(reason="NOT_SERVING", **ABOUT), "member 3: NOT_SERVING"),
+    (events.Serving(**ABOUT), "member 3: its server says that it serves again"),
+    (
+        events.PoolFailing(pool="p", failing=3, connected=4, reason="bad"),
+        "3 of 4 members fail, so it is not the channel: bad",
+    ),
+    (events.PoolRecovered(pool="p", duration=1.5), "members answer again after 1.5 s"),
+    (events.Panicked(pool="p", usable=1, size=3), "only 1 of 3 members are usable"),
+    (events.PanicEnded(pool="p", duration=1.5), "enough members are usable again after 1.5 s"),
     (events.Closed(pool="p", open_for=3.0), "close() was called"),
 ]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from grpcpool.core.lease import Lease
@@ -200,7 +200,6 @@ def test_a_failure_counts_and_is_forgotten_without_a_cliff() -> None:
     assert gauged.cost(6.0) == pytest.approx(2 + math.exp(-5 / TAU))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 5), max_size=60))
 def test_failures_are_bounded(pauses: list[float]) -> None:
     gauged = Gauged(Failures(TAU))

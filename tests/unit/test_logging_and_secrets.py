@@ -32,14 +32,15 @@ def test_state_transitions_are_logged_and_nothing_else(
     own_server: ServerProcess, pool_of: Any, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "grpcpool")
-    pool = pool_of(own_server.target, size=1, telemetry_interval=0.05, ping_interval=0.05, listeners=recorder)
+    pool = pool_of(own_server.target, size=1, telemetry_interval=0.05, ping_interval=1.0, listeners=recorder)
     pool.wait_ready()
     for _ in range(20):
         pool.unary_unary(UNARY)(b"x")
     pool.resize(2)
     pool.resize(1)
-    recorder.wait(events.Pinged)
     recorder.wait(events.StatusReport)
+    # No ping is on its way when the server goes: what that came to would be told as well.
+    recorder.wait(events.Pinged, len(recorder.of(events.Pinged)) + 1)
     own_server.kill()
     recorder.wait(events.ReconnectScheduled)
     pool.close()
@@ -119,10 +120,52 @@ SCALING: dict[str, Any] = {"pool": "p", "duration": 0.25, "requested": 2, "faile
             "INFO",
             "pool 'p' resized to 3 members in 0.250 s (1 of 2): 100 RPCs run",
         ),
+        (
+            events.Ejected(**MEMBER, duration=5.25, attempt=2, reason="5 RPCs in a row failed"),
+            "WARNING",
+            "pool 'p': member 3 to a:1 ejected for 5.250 s (2 in a row): 5 RPCs in a row failed",
+        ),
+        (
+            events.Spared(**MEMBER, reason="it fails; but it is the last"),
+            "WARNING",
+            "pool 'p': member 3 to a:1 not ejected: it fails; but it is the last",
+        ),
+        (
+            events.Probing(**MEMBER, reason="its time is over"),
+            "INFO",
+            "pool 'p': member 3 to a:1 is tried with one RPC: its time is over",
+        ),
+        (
+            events.Readmitted(**MEMBER, duration=5.5, reason="an RPC was answered"),
+            "INFO",
+            "pool 'p': member 3 to a:1 is back after 5.500 s: an RPC was answered",
+        ),
+        (
+            events.NotServing(**MEMBER, reason="NOT_SERVING"),
+            "WARNING",
+            "pool 'p': member 3 to a:1 does not serve: NOT_SERVING",
+        ),
+        (events.Serving(**MEMBER), "INFO", "pool 'p': member 3 to a:1 serves again"),
+        (
+            events.PoolFailing(pool="p", failing=3, connected=4, reason="5 RPCs in a row failed"),
+            "WARNING",
+            "pool 'p' fails as a whole (3 of 4 members), so nobody is ejected: 5 RPCs in a row failed",
+        ),
+        (events.PoolRecovered(pool="p", duration=1.5), "INFO", "pool 'p' answers again after 1.500 s"),
+        (
+            events.Panicked(pool="p", usable=1, size=4),
+            "WARNING",
+            "pool 'p' has 1 usable members of 4: those that were taken out are used again",
+        ),
+        (
+            events.PanicEnded(pool="p", duration=1.5),
+            "INFO",
+            "pool 'p' has enough usable members again after 1.500 s",
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, events.Event) else None,
 )
-def test_what_the_log_says_of_load_age_and_replacement(
+def test_what_the_log_says_of_load_age_replacement_and_health(
     event: events.Event, level: str, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "grpcpool")

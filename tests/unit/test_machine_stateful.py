@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
@@ -21,9 +22,12 @@ from grpcpool.core.messages import (
     Observed,
     Open,
     Primed,
+    Probed,
     Republish,
     Resize,
+    Served,
     Tick,
+    Troubled,
     Wanted,
 )
 from grpcpool.core.slot import Phase
@@ -32,6 +36,14 @@ from grpcpool.errors import PoolClosed, ScalingError
 from .world import World
 
 MOST = 12
+UNASKED: list[Callable[[Member], Input]] = [
+    lambda member: Primed(member, None),
+    lambda member: Primed(member, "x"),
+    Drained,
+    Troubled,
+    Probed,
+    lambda member: Served(member, False),
+]
 
 
 class Pool(RuleBasedStateMachine):
@@ -51,6 +63,11 @@ class Pool(RuleBasedStateMachine):
         lifetime=st.sampled_from([None, 3.0, 100.0]),
         primed=st.booleans(),
         drain=st.sampled_from([None, 2.0]),
+        row=st.sampled_from([None, 1, 3]),
+        rate=st.sampled_from([None, 0.8]),
+        silence=st.sampled_from([None, 1.0]),
+        slow=st.sampled_from([None, 5.0]),
+        watched=st.booleans(),
         # Nearly all that is of interest happens to a pool that is open and connected.
         begun=st.sampled_from([True, True, True, False]),
     )
@@ -67,6 +84,11 @@ class Pool(RuleBasedStateMachine):
         lifetime: float | None,
         primed: bool,
         drain: float | None,
+        row: int | None,
+        rate: float | None,
+        silence: float | None,
+        slow: float | None,
+        watched: bool,
         begun: bool,
     ) -> None:
         self.tickets: list[Future[int]] = []
@@ -82,6 +104,12 @@ class Pool(RuleBasedStateMachine):
             max_lifetime=lifetime,
             primed=primed,
             drain_timeout=drain,
+            max_consecutive_failures=row,
+            min_success_rate=rate,
+            outlier_detection=row is not None,
+            unresponsive_after=silence,
+            slow_start=slow,
+            watched=watched,
             max_reconnect_attempts=attempts,
             ping_interval=ping,
             telemetry_interval=report,
@@ -126,10 +154,49 @@ class Pool(RuleBasedStateMachine):
         if self.world.questions:
             self.world.answer(self.member(data, self.world.questions), error)
 
-    @rule(data=st.data(), error=st.sampled_from([None, "no answer"]))
-    def pong(self, data: st.DataObject, error: str | None) -> None:
+    @rule(data=st.data(), error=st.sampled_from([None, "no answer"]), duration=st.sampled_from([0.01, 2.0]))
+    def pong(self, data: st.DataObject, error: str | None, duration: float) -> None:
         if self.world.pings:
-            self.world.pong(self.member(data, self.world.pings), error)
+            self.world.pong(self.member(data, self.world.pings), error, duration)
+
+    @rule(data=st.data(), count=st.integers(1, 6), fast=st.booleans())
+    def fail_in_a_row(self, data: st.DataObject, count: int, fast: bool) -> None:
+        """One does badly while all others do well."""
+        if self.world.ready:
+            bad = self.member(data, self.world.ready)
+            for member in self.world.ready:
+                self.world.call(member, "failed" if member is bad else "answered", count)
+            if not fast:
+                self.world.clock.advance(0.5)
+                self.world.tell(Tick())
+
+    @rule(count=st.integers(1, 6))
+    def all_fail(self, count: int) -> None:
+        for _ in range(count):
+            for member in self.world.ready:
+                self.world.call(member, "failed")
+
+    @rule(end=st.sampled_from(["answered", "failed", "dropped", "nothing", "running"]))
+    def probe(self, end: str) -> None:
+        if self.world.probes:
+            member = self.world.probe()
+            if end == "running":
+                self.world.lease(member)
+            elif end != "nothing":
+                self.world.call(member, end)
+
+    @rule(data=st.data(), serving=st.booleans())
+    def serve(self, data: st.DataObject, serving: bool) -> None:
+        if self.world.watched:
+            self.world.tell(Served(self.member(data, set(self.world.watched)), serving, "NOT_SERVING"))
+
+    @rule(appointments=st.integers(1, 8), pinged=st.booleans())
+    def let_time_pass(self, appointments: int, pinged: bool) -> None:
+        """Every appointment is kept, and all else goes well."""
+        for _ in range(appointments):
+            self.keep_the_appointment()
+            for member in list(self.world.pings) if pinged else []:
+                self.world.pong(member)
 
     @rule(data=st.data(), error=st.sampled_from([None, "raised"]))
     def prime(self, data: st.DataObject, error: str | None) -> None:
@@ -140,7 +207,7 @@ class Pool(RuleBasedStateMachine):
     def prime_all(self) -> None:
         self.world.prime_all()
 
-    @rule(data=st.data(), message=st.sampled_from([lambda m: Primed(m, None), lambda m: Primed(m, "x"), Drained]))
+    @rule(data=st.data(), message=st.sampled_from(UNASKED))
     def tell_what_nobody_asked(self, data: st.DataObject, message: Callable[[Member], Input]) -> None:
         unasked = set(self.world.ever) - set(self.world.primings)
         if unasked:
@@ -237,6 +304,22 @@ class Pool(RuleBasedStateMachine):
         self.world.tell(Abort())
 
     @invariant()
+    def health(self) -> None:
+        if not hasattr(self, "world") or self.world.machine.closed:
+            return
+        machine = self.world.machine
+        out = [slot for slot in machine.slots.values() if slot.ejection is not None and slot.phase is Phase.READY]
+        for slot in out:
+            # Nobody is forgotten outside: something is due about it, or under way.
+            due = machine.health.ejections.due(slot)
+            assert due is not None or slot.busy or slot.member in self.world.probes
+            assert due is None or machine.wake_at is not None
+            assert slot.member not in [member for member, _ in self.world.warming]
+        told = self.world.told(events.Ejected)
+        assert len(told) == machine.health.ejections.count
+        assert all(event.duration <= 300 for event in told)
+
+    @invariant()
     def bounds_and_answers(self) -> None:
         if not hasattr(self, "world"):
             return
@@ -281,4 +364,6 @@ class Pool(RuleBasedStateMachine):
 
 
 TestPool = Pool.TestCase
-TestPool.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+# With coverage measured, on a busy machine, it takes longer than a test usually may.
+TestPool.pytestmark = [pytest.mark.timeout(240)]
+TestPool.settings = settings(max_examples=200, stateful_step_count=40)

@@ -9,6 +9,7 @@ import pytest
 
 from grpcpool.core.member import UNLIMITED
 from grpcpool.core.messages import Open
+from grpcpool.failover import Failover
 from grpcpool.outcome import LONGEST_REST, RESENDS, left, refused, rest
 from grpcpool.sync.channel import CountedChannel
 from grpcpool.sync.line import Line
@@ -84,7 +85,7 @@ class Channel:
 def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What was rested, without resting."""
     rested: list[float] = []
-    monkeypatch.setattr("grpcpool.sync.multicallables.sleep", rested.append)
+    monkeypatch.setattr("grpcpool.sync.method.sleep", rested.append)
     return rested
 
 
@@ -104,7 +105,8 @@ def calling(errors: list[Exception], cap: int = 1) -> tuple[Room, Channel, Count
         member.channel = inner
     suspect: list[Any] = []
     line = Line(room.engine, 0.0)
-    return room, inner, CountedChannel(room.engine, line, room.engine.norms, suspect.append, None)  # type: ignore[arg-type]
+    failover = Failover(room.engine, None, lambda member: True)
+    return room, inner, CountedChannel(room.engine, line, room.engine.norms, suspect.append, failover, None)  # type: ignore[arg-type]
 
 
 every_way = pytest.mark.parametrize("how", ["__call__", "with_call"])

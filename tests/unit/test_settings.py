@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpcpool import ConfigError, ConfigTypeError, Endpoint, PoolConfig
+from grpcpool import ConfigError, ConfigTypeError, Endpoint, PoolConfig, Retry
 
 from ..certificates import Certificates, make_certificates
 
@@ -160,7 +160,7 @@ def test_required_tls_without_tls_is_refused(env: Any) -> None:
         PoolConfig.from_env()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.dictionaries(
         st.sampled_from(["TARGET", "SIZE", "SEED", "TLS", "CA_FILE", "KEY_FILE", "CERT_FILE", "NAME", "BACKOFF_MAX"]),
@@ -296,7 +296,7 @@ toml_values = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from([*FIELDS, "tls", "ca_file", "cert_file", "key_file", "sise"]), toml_values))
 def test_any_table_makes_a_configuration_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, table: dict[str, str]
@@ -372,3 +372,27 @@ def test_a_key_given_in_the_place_of_its_file_is_not_quoted(env: Any, toml: Any,
         make()
 
     assert SECRET not in f"{caught.value!s} {caught.value!r} {caught.value.__cause__!r}"
+
+
+# --- policies
+
+
+def test_what_is_done_for_rpcs_that_fail_comes_from_variables(env: Any) -> None:
+    env(TARGET="a:1", IDEMPOTENT="/shop.Catalog/*, /shop.Orders/Get", RETRY="4", HEDGE_AFTER="p95", FAILOVER="false")
+    made = PoolConfig.from_env()
+    assert made.idempotent == ("/shop.Catalog/*", "/shop.Orders/Get")
+    assert made.retry == Retry(attempts=4)
+    assert made.hedge_after == "p95"
+    assert made.failover is False
+
+
+def test_what_is_done_for_rpcs_that_fail_comes_from_a_file(toml: Any) -> None:
+    path = toml('[grpcpool]\ntarget = "a:1"\nidempotent = ["*"]\nretry = 2\nhedge_after = 0.5')
+    made = PoolConfig.from_file(path)
+    assert (made.idempotent, made.retry, made.hedge_after) == (("*",), Retry(attempts=2), 0.5)
+
+
+def test_too_many_attempts_are_refused(env: Any) -> None:
+    env(TARGET="a:1", IDEMPOTENT="*", RETRY="100")
+    with pytest.raises(ConfigError, match="2 to 10"):
+        PoolConfig.from_env()

@@ -38,7 +38,7 @@ def test_every_member_is_reached_and_none_far_too_often(name: str, size: int) ->
     assert max(counts.values()) <= 2 * picks / size
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), size=st.integers(1, 12), seed=st.integers(0, 99))
 def test_only_connected_members_are_picked_and_the_books_are_right(data: st.DataObject, size: int, seed: int) -> None:
     harness = StrategyHarness(data.draw(st.sampled_from(available())), size, seed=seed)

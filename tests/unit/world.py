@@ -34,12 +34,15 @@ from grpcpool.core.messages import (
     Pinged,
     Prime,
     Primed,
+    Probed,
     Publish,
     Report,
     Resize,
     Retire,
     Tick,
+    Troubled,
     Wanted,
+    Watch,
 )
 from grpcpool.core.slot import Phase, Policy
 from grpcpool.endpoint import Endpoint
@@ -75,6 +78,10 @@ class World:
         self.connects: list[Member] = []
         self.questions: list[Member] = []
         self.pings: list[Member] = []
+        self.timeouts: dict[Member, float | None] = {}
+        self.watched: list[Member] = []
+        self.probes: tuple[Member, ...] = ()
+        self.warming: tuple[tuple[Member, float], ...] = ()
         self.primings: list[Member] = []
         self.ready: tuple[Member, ...] = ()
         self.fallback: tuple[Member, ...] = ()
@@ -91,7 +98,9 @@ class World:
         self.driver.pump()
         self.check()
         if isinstance(message, OWN_DOING) or getattr(message, "state", None) is READY:
-            assert self.ready or not before or self.machine.closed, "the pool itself took out all that were connected"
+            assert self.ready or self.asked() or not before or self.machine.closed, (
+                "the pool itself took out all that were connected"
+            )
 
     def observe(self, member: Member, state: Connectivity) -> None:
         self.channels[member] = state
@@ -118,9 +127,9 @@ class World:
         self.questions.remove(member)
         self.tell(Explained(member, error))
 
-    def pong(self, member: Member, error: str | None = None) -> None:
+    def pong(self, member: Member, error: str | None = None, duration: float = 0.01) -> None:
         self.pings.remove(member)
-        self.tell(Pinged(member, 0.01, error))
+        self.tell(Pinged(member, duration, error))
 
     def prime(self, member: Member, error: str | None = None) -> None:
         """The member's primer returns, or fails."""
@@ -135,15 +144,47 @@ class World:
 
     def lease(self, member: Member) -> Lease:
         member.on_idle = lambda idle: self.driver.post(Drained(idle))
+        member.on_trouble = lambda troubled: self.driver.post(Troubled(troubled))
         lease = Lease.on(member, self.clock())
         self.leases.append(lease)
         return lease
 
-    def end(self, lease: Lease) -> None:
+    def end(self, lease: Lease, how: str = "answered") -> None:
+        """The RPC ends: answered, failed, late (its deadline has passed), refused (by the application) or dropped."""
         self.leases.remove(lease)
-        lease.succeed(self.clock())
+        now = self.clock()
+        match how:
+            case "answered":
+                lease.succeed(now)
+            case "dropped":
+                lease.release(now)
+            case _:
+                lease.fail(now, blame=how != "refused", late=how == "late")
         self.driver.pump()
         self.check()
+
+    def call(self, member: Member, how: str = "answered", times: int = 1) -> None:
+        """So many RPCs run on the member, one after the other, and end like that."""
+        for _ in range(times):
+            self.end(self.lease(member), how)
+
+    def probe(self) -> Member:
+        """Give out the one RPC to the member that is tried again, and return that member."""
+        (member, *_) = self.probes
+        self.tell(Probed(member))
+        assert member not in self.probes
+        return member
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass, and keep every appointment; nobody answers anything meanwhile."""
+        end = self.clock.now + seconds
+        while self.machine.wake_at is not None and self.machine.wake_at <= end:
+            # An appointment that stays where it is would be a busy loop in a room.
+            before = self.machine.wake_at
+            self.clock.now = max(before, self.clock.now)
+            self.tell(Tick())
+            assert self.machine.wake_at != before, "an appointment was not kept"
+        self.clock.now = end
 
     def ask(self, message: type, **fields: object) -> Future[int]:
         ticket: Future[int] = Future()
@@ -180,6 +221,10 @@ class World:
     def told(self, kind: type[events.Event]) -> list[events.Event]:
         return [event for event in self.events if type(event) is kind]
 
+    def asked(self) -> bool:
+        """Somebody is connected, and is just being asked whether it serves."""
+        return any(slot.condition.held is not None for slot in self.machine.slots.values())
+
     def phases(self) -> list[str]:
         return [slot.phase.value for slot in self.machine.slots.values()]
 
@@ -207,11 +252,17 @@ class World:
                 assert member in self.channels
                 assert member not in self.primings, "two primers at once on one channel"
                 self.primings.append(member)
-            case Ping(member):
+            case Ping(member, timeout):
                 assert member in self.channels
+                assert member not in self.pings, "two pings at once on one channel"
                 self.pings.append(member)
-            case Publish(ready, fallback, closed, down):
+                self.timeouts[member] = timeout
+            case Watch(member):
+                assert member in self.channels
+                self.watched.append(member)
+            case Publish(ready, fallback, closed, down, probes, warming):
                 self.ready, self.fallback, self.shut, self.hopeless = ready, fallback, closed, down
+                self.probes, self.warming = probes, warming
             case Retire(member):
                 assert member not in self.ready, "retired while it could still be picked"
                 assert member not in self.fallback, "retired while it could still be picked"
@@ -246,8 +297,17 @@ class World:
     def check(self) -> None:
         machine = self.machine
         slots = machine.slots
-        ready = tuple(member for member, slot in slots.items() if slot.phase is Phase.READY)
-        assert self.ready == ready, "a generation holds just the ready members"
+        connected = [slot for slot in slots.values() if slot.phase is Phase.READY]
+        fit = [slot for slot in connected if slot.ejection is None and slot.serves]
+        if 2 * len(fit) < machine.size and len(fit) < len(connected):
+            fit = [slot for slot in connected if slot.serves] or connected
+        else:
+            fit = [slot for slot in fit if slot.condition.held is None]
+        assert self.ready == tuple(slot.member for slot in fit), "a generation holds just the fit members"
+        asked = [slot for slot in connected if slot.condition.held is not None]
+        assert self.ready or asked or not connected, "nobody is picked although somebody is connected"
+        assert all(slots[member].ejection is not None for member in self.probes)
+        assert all(member in self.ready for member, _ in self.warming)
         assert not any(member.retired for member in (*self.ready, *self.fallback))
         assert not (self.ready and self.fallback)
         assert all(member in self.channels for member in (*self.ready, *self.fallback))
@@ -329,8 +389,11 @@ class Room:
     def explain(self, member: Member) -> None:
         self.noted.append(("explain", member))
 
-    def ping(self, member: Member) -> None:
+    def ping(self, member: Member, timeout: float | None) -> None:
         self.noted.append(("ping", member))
+
+    def watch(self, member: Member) -> None:
+        self.noted.append(("watch", member))
 
     def prime(self, member: Member) -> None:
         self.noted.append(("prime", member))

@@ -195,6 +195,10 @@ class Admission:
         """Note that these are the members now. They are said here before anybody else can pick them."""
         self._say(self._adopt, members)
 
+    def lend(self, members: tuple[Member, ...]) -> None:
+        """Note that each of these is to be given an RPC, though they are not among the members now."""
+        self._say(self._lend, members)
+
     def retire(self, member: Member) -> None:
         """Retire the member; its `on_idle` is told when no RPC is left there, at once if none is."""
         # Here, because a member's limit is set by one thread at a time.
@@ -265,6 +269,11 @@ class Admission:
         for member in members:
             member.allow(0 if self.shut else self.cap)
         self._fill(members)
+
+    def _lend(self, members: tuple[Member, ...]) -> None:
+        # It may have left while others waited in line, with no room.
+        for member in members:
+            member.allow(self.cap)
 
     def _retire(self, members: tuple[Member, ...]) -> None:
         for member in members:

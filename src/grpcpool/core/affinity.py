@@ -46,6 +46,11 @@ class KeyedSource:
         """Where to pick from: here."""
         return self
 
+    @property
+    def eligible(self) -> tuple[Member, ...]:
+        """Those that may be picked."""
+        return self._source.generation.eligible
+
     def pick(self) -> Member:
         """Return the member that is to serve the RPC."""
         with _BLOCK.get():
@@ -56,9 +61,14 @@ class KeyedSource:
         with _BLOCK.get():
             return self._source.attempt(lease, member)
 
-    def spare(self) -> Member | None:
-        """Return a member that has room at this moment, or None."""
-        return self._source.spare()
+    def elsewhere(self, lease: Lease, tried: Collection[Member], *, only: bool = False) -> bool:
+        """Take the lease on a member that is not among `tried`, if there is one; else as `attempt`, unless `only`."""
+        with _BLOCK.get():
+            return self._source.elsewhere(lease, tried, only=only)
+
+    def spare(self, tried: Collection[Member] = ()) -> Member | None:
+        """Return a member that has room at this moment and is not among `tried`, or None."""
+        return self._source.spare(tried)
 
 
 @contextmanager

@@ -52,6 +52,19 @@ class Driver:
         """Work off the inbox, unless someone is at it already."""
         self._turn.work(self._inbox.__len__, self._work)
 
+    def hold(self, token: object) -> bool:
+        """Take the turn, so that nothing is worked off until `release`; False if someone is at it. Never waits."""
+        return self._turn.take(token)
+
+    def release(self, token: object) -> None:
+        """Give the turn back, if it was taken with this token; what has come in meanwhile waits for a `pump`."""
+        self._turn.give_back(token)
+
+    def discard(self) -> None:
+        """Do nothing any more, not even what is under way further up the stack."""
+        self._inbox.clear()
+        self._perform = self._on_error = _ignore
+
     def _work(self) -> None:
         """Hand over the messages there are, and carry out what comes of them together."""
         now = self._clock()
@@ -77,3 +90,7 @@ class Driver:
                 interrupt = error
         if interrupt is not None:
             raise interrupt
+
+
+def _ignore(_: object) -> None:
+    pass

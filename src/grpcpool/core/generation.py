@@ -53,6 +53,9 @@ class GenerationBuilder:
         not_connected: called where a connected member is wanted and there is none; raises.
         no_channel: called where any member is wanted and there is none; raises.
         on_error: told (as text) what a strategy did wrong.
+
+    Attributes:
+        keyed: the strategy routes by key.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class GenerationBuilder:
         self._no_channel = no_channel
         self._on_error = on_error
         self._last_picker: Callable[[], object] | None = None
-        self._keyed = bool(getattr(strategy, "keyed", False))
+        self.keyed = bool(getattr(strategy, "keyed", False))
         self._measure: Callable[[Member], Meter] | None = getattr(strategy, "meter", None)
         # Our own strategies hold their contract, which is tested; a guard around them would double the price of a
         # pick. Somebody else's may be wrong, and must not take the pool down with it. The same goes for meters, which
@@ -80,14 +83,19 @@ class GenerationBuilder:
         self._trusted = _is_ours(strategy)
 
     def build(
-        self, ready: tuple[Member, ...], fallback: tuple[Member, ...], last_resort: Callable[[Pick], Pick] | None = None
+        self,
+        ready: tuple[Member, ...],
+        fallback: tuple[Member, ...],
+        last_resort: Callable[[Pick], Pick] | None = None,
+        probes: tuple[Member, ...] = (),
     ) -> Generation:
         """Return a generation that picks among `ready`, or among `fallback` while nothing is ready.
 
         Arguments:
             last_resort: what is to be made of the pick among `fallback`, if there is little hope for any of them.
+            probes: who else is going to be picked.
         """
-        for member in (*ready, *fallback):
+        for member in (*ready, *fallback, *probes):
             if member.observer is None and self._measure is not None:
                 # Before anybody can pick it, so that every RPC's end is told to whom its beginning was.
                 self._equip(member, self._measure)
@@ -115,7 +123,7 @@ class GenerationBuilder:
             picker = self._strategy.build(ready, rng=self._rng, clock=self._clock)
             if not callable(picker):
                 raise TypeError(f"build() returned {picker!r}, which is not callable")
-            if self._keyed:
+            if self.keyed:
                 picker = _with_key(cast("Callable[[Key | None], object]", picker))
         except Exception as error:
             self._on_error(f"build() raised {type(error).__name__}")

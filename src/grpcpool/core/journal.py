@@ -55,6 +55,24 @@ def _reason(event: events.Event) -> str | None:
         case events.Drained(member=member, reason=reason, cancelled=cancelled) if cancelled:
             # Else nothing was decided but what has been told before.
             return f"member {member}: {reason}; {cancelled} RPCs were cancelled"
+        case (
+            events.Ejected(member=member, reason=reason)
+            | events.Probing(member=member, reason=reason)
+            | events.Readmitted(member=member, reason=reason)
+            | events.Spared(member=member, reason=reason)
+            | events.NotServing(member=member, reason=reason)
+        ):
+            return f"member {member}: {reason}"
+        case events.Serving(member=member):
+            return f"member {member}: its server says that it serves again"
+        case events.PoolFailing(failing=failing, connected=connected, reason=reason):
+            return f"{failing} of {connected} members fail, so it is not the channel: {reason}"
+        case events.PoolRecovered(duration=duration):
+            return f"members answer again after {duration:.1f} s"
+        case events.Panicked(usable=usable, size=size):
+            return f"only {usable} of {size} members are usable"
+        case events.PanicEnded(duration=duration):
+            return f"enough members are usable again after {duration:.1f} s"
         case events.Saturated(waiting=waiting, in_flight=in_flight):
             return f"{waiting} RPCs wait and {in_flight} run"
         case events.Closed():

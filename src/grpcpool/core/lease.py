@@ -72,9 +72,9 @@ class Lease:
         """Give the lease back after an RPC that ended well."""
         return self.member.answered(self, now, self._latency(now))
 
-    def fail(self, now: float, *, blame: bool = True) -> bool:
-        """Give the lease back after an RPC that ended with a status other than OK. `blame`: see `Member.failed`."""
-        return self.member.failed(self, now, self._latency(now), blame=blame)
+    def fail(self, now: float, *, blame: bool = True, late: bool = False) -> bool:
+        """Give the lease back after an RPC that ended with a status other than OK. For the rest see `Member.failed`."""
+        return self.member.failed(self, now, self._latency(now), blame=blame, late=late)
 
     def release(self, now: float) -> bool:
         """Give the lease back after an RPC that its caller cancelled or abandoned."""

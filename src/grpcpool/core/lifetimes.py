@@ -1,4 +1,4 @@
-"""How old members become, and who takes their places."""
+"""How old members become, who is of no more use before that, and who takes their places."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AT_ONCE = 0.1
 
 
 class Lifetimes:
-    """Replaces members that have become too old: first the new one is READY, then the old one drains.
+    """Replaces members that have become too old, or useless: first the new one is READY, then the old one drains.
 
     Part of the `Machine`, as pure as it.
 
@@ -29,6 +29,8 @@ class Lifetimes:
 
     def __init__(self, policy: Policy, members: Members, sizing: Sizing, rng: random.Random) -> None:
         self.recycled = 0
+        # Whose connections are of no more use.
+        self._useless: set[Slot] = set()
         self._policy = policy
         self._members = members
         self._sizing = sizing
@@ -36,17 +38,18 @@ class Lifetimes:
 
     def next(self) -> float | None:
         """Return when the next member will have become too old; None if none will, or if that cannot be helped yet."""
-        if self._policy.max_lifetime is None or self._room() <= 0:
+        if self._is_nobody_to_go() or self._room() <= 0:
             return None
         return min((expires for _, expires in self._candidates()), default=None)
 
     def advance(self, now: float) -> None:
         """Note the ages of those that have connected, and let those replace others that are to."""
-        if self._policy.max_lifetime is None:
+        if self._is_nobody_to_go():
             return
+        lifetime = self._policy.max_lifetime
         for slot in list(self._members.slots.values()):
-            if slot.phase is Phase.READY and slot.expires is None:
-                slot.expires = now + self._policy.max_lifetime * (1 - JITTER * self._rng.random())
+            if lifetime is not None and slot.phase is Phase.READY and slot.expires is None:
+                slot.expires = now + lifetime * (1 - JITTER * self._rng.random())
             old = slot.replaces
             if old is not None and slot.phase is not Phase.DRAINING:
                 if slot.gave_up is not None:
@@ -56,12 +59,34 @@ class Lifetimes:
 
     def due(self, now: float) -> None:
         """Begin to replace those that are too old, as many at a time as may be."""
-        if self._policy.max_lifetime is None:
+        if self._is_nobody_to_go():
             return
         old = sorted((pair for pair in self._candidates() if now >= pair[1]), key=lambda pair: pair[1])
         for slot, _ in old[: max(self._room(), 0)]:
             (successor,) = self._members.add(1, now, joining=True, like=slot.member)
             successor.replaces = slot
+            successor.because = slot.useless or f"max_lifetime of {self._policy.max_lifetime:g} s has passed"
+
+    def hurry(self, slot: Slot, reason: str, now: float) -> None:
+        """Have the member replaced as soon as may be: its connection is of no more use."""
+        if slot.useless is None:
+            slot.useless, slot.hurried = reason, now
+            self._useless.add(slot)
+
+    def _is_nobody_to_go(self) -> bool:
+        # Those that have left, and those that came for them, are looked after first; also if they need not have come.
+        if self._useless:
+            slots, replaced = self._members.slots, self._replaced()
+            self._useless = {
+                slot
+                for slot in self._useless
+                if slot.member in slots and (slot.useless is not None or slot in replaced)
+            }
+        return self._policy.max_lifetime is None and not self._useless
+
+    def spare(self, slot: Slot) -> None:
+        """Let the member live on: its connection has turned out to be of use after all."""
+        slot.useless = None
 
     def _take_over(self, slot: Slot, old: Slot, now: float) -> None:
         slot.replaces = None
@@ -72,7 +97,6 @@ class Lifetimes:
             self._members.retire(surplus, f"member {slot.member.id} came for one that had left already", now)
             return
         self.recycled += 1
-        reason = f"max_lifetime of {self._policy.max_lifetime:g} s has passed"
         self._members.emit(
             events.Recycled(
                 pool=self._policy.name,
@@ -80,22 +104,30 @@ class Lifetimes:
                 endpoint=old.member.endpoint,
                 replacement=slot.member.id,
                 age=now - old.member.born,
-                reason=reason,
+                reason=slot.because,
             )
         )
-        self._members.retire(old, reason, now)
+        self._members.retire(old, slot.because, now)
 
     def _give_up(self, slot: Slot, old: Slot, why: str, now: float) -> None:
         # The old one serves on, for it is better than none; and not so soon again, for whoever cannot connect is busy.
-        old.expires = now + self._policy.backoff_max
+        # One that serves nobody had better go: so the next attempt comes as soon as that of a member that is down.
+        # (One that has been spared meanwhile is not to go at all, or only when it is old enough.)
+        if old.useless is not None:
+            old.hurried = now + self._policy.backoff_min
+        elif old.expires is not None and old.expires <= now:
+            old.expires = now + self._policy.backoff_max
         self._members.retire(slot, f"it could not replace member {old.member.id}: {why}", now)
 
     def _candidates(self) -> list[tuple[Slot, float]]:
         """Return those that nobody is about to replace yet, and when each will be too old."""
-        slots = self._members.slots.values()
-        replaced = {id(slot.replaces) for slot in slots if slot.replaces is not None}
-        ready = [slot for slot in slots if slot.phase is Phase.READY and id(slot) not in replaced]
-        return [(slot, slot.expires) for slot in ready if slot.expires is not None]
+        replaced = self._replaced()
+        ready = [slot for slot in self._members.slots.values() if slot.phase is Phase.READY and slot not in replaced]
+        dates = [(slot, slot.expires if slot.useless is None else slot.hurried) for slot in ready]
+        return [(slot, date) for slot, date in dates if date is not None]
+
+    def _replaced(self) -> set[Slot]:
+        return {slot.replaces for slot in self._members.slots.values() if slot.replaces is not None}
 
     def _room(self) -> int:
         under_way = sum(

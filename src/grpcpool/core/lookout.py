@@ -79,6 +79,22 @@ class Lookout:
         self._suspects: deque[Member] = deque()
         self._turn = Turn()
 
+    def hold(self, token: object) -> bool:
+        """Let nobody look until `release`; False if someone is at it. Never waits."""
+        return self._turn.take(token)
+
+    def release(self, token: object) -> None:
+        """Let others look again, if they were kept from it with this token."""
+        self._turn.give_back(token)
+
+    def reset(self) -> None:
+        """Look at nobody any more, and let go of whoever was looking."""
+        self._watches = {}
+        self._reorder()
+        self._seen, self._states = (), None
+        self._suspects = deque()
+        self._turn = Turn()
+
     def __len__(self) -> int:
         return len(self._watches)
 
@@ -99,6 +115,12 @@ class Lookout:
     def connect(self, member: Member) -> None:
         """Ask the member's channel to connect."""
         self._watches[member].check(True)
+
+    def is_connected(self, member: Member) -> bool:
+        """Say whether the member's channel is READY at this moment."""
+        watch = self._watches.get(member)
+        state = None if watch is None else watch.read()
+        return state is not None and state is not Connectivity.SHUTDOWN and self._translate(state) is Connectivity.READY
 
     def in_use(self) -> bool:
         """Say whether any RPC is in flight."""

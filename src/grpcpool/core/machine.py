@@ -16,6 +16,7 @@ from ..errors import PoolClosed
 from ..stats import health_of
 from .admission import LineStats
 from .connectivity import Connectivity, aggregate
+from .health import Health
 from .journal import Journal
 from .lifetimes import Lifetimes
 from .members import Members
@@ -35,12 +36,15 @@ from .messages import (
     Open,
     Pinged,
     Primed,
+    Probed,
     Publish,
     Report,
     Republish,
     Resize,
     Retire,
+    Served,
     Tick,
+    Troubled,
     Wanted,
 )
 from .sizing import Sizing
@@ -78,6 +82,7 @@ class Machine:
         self.slots = self.members.slots
         self.sizing = Sizing(policy, self.members, self._answer)
         self.lifetimes = Lifetimes(policy, self.members, self.sizing, rng)
+        self.health = Health(policy, self.members, self.sizing, self.lifetimes, rng)
         self.journal = Journal()
         self._line = line
         self._saturated_after = -math.inf
@@ -88,6 +93,7 @@ class Machine:
         self._built = False
         self._openers: list[Any] = []
         self._finished = False
+        self._picked = 0
         self._answers: list[Answer] = []
 
     def handle(self, message: Input, now: float) -> list[Effect]:
@@ -113,7 +119,24 @@ class Machine:
             case Pinged(member, duration, error):
                 slot = self.slots.get(member)
                 if slot is not None:
-                    members.pinged(slot, duration, error, now)
+                    # Whoever has asked is told.
+                    asker = self.health if slot.asked else members
+                    members.answered(slot)
+                    asker.pinged(slot, duration, error, now)
+            case Troubled(member):
+                slot = self.slots.get(member)
+                if slot is not None:
+                    self.health.troubled(slot)
+            case Probed(member):
+                slot = self.slots.get(member)
+                if slot is not None:
+                    self.health.ejections.given(slot, now)
+                    # What was published is used up, also if the member is to be given another one at once.
+                    self._publish_anew()
+            case Served(member, serving, detail):
+                slot = self.slots.get(member)
+                if slot is not None:
+                    self.health.served(slot, serving, detail)
             case Drained(member):
                 slot = self.slots.get(member)
                 if slot is not None and slot.phase is Phase.DRAINING and not member.leases:
@@ -143,11 +166,14 @@ class Machine:
                 if not self.closed:
                     members.wanted(now)
             case Republish():  # pragma: no branch
-                # A closed pool has published its last.
-                if not self.closed:
-                    self._published = None
+                self._publish_anew()
 
     # --- the life of the pool
+
+    def _publish_anew(self) -> None:
+        # A closed pool has published its last.
+        if not self.closed:
+            self._published = None
 
     def _on_open(self, ticket: Any, now: float) -> None:
         if self.closed:
@@ -222,7 +248,9 @@ class Machine:
         if not self.closed:
             self.lifetimes.advance(now)
             self.lifetimes.due(now)
-        self._publish()
+            if self.opened is not None:
+                self.health.advance(now)
+        self._publish(now)
         # Only now: whoever finds a member retired must find a newer generation, or it would pick that member again.
         self.members.out.extend(Retire(member) for member in self.members.leaving)
         if self._built:
@@ -240,7 +268,9 @@ class Machine:
             if self.opened is not None:
                 self.members.emit(events.Closed(pool=self.policy.name, open_for=now - self.opened))
         times = [slot.due for slot in self.slots.values()]
-        times += [self._report_due, self.sizing.deadline, None if self.closed else self.lifetimes.next()]
+        times += [self._report_due, self.sizing.deadline]
+        if not self.closed:
+            times += [self.lifetimes.next(), self.health.next()]
         self.wake_at = min((time for time in times if time is not None), default=None)
         for effect in self.members.out:
             if isinstance(effect, Emit):
@@ -248,14 +278,14 @@ class Machine:
         effects, self.members.out, self.members.leaving = self.members.out, [], []
         return effects
 
-    def _publish(self) -> None:
-        ready = tuple(slot.member for slot in self.slots.values() if slot.phase is Phase.READY)
+    def _publish(self, now: float) -> None:
+        ready, probes, warming = self.health.choose(now)
+        self._picked = len(ready)
         usable = [slot for slot in self.slots.values() if slot.built and not slot.joining]
-        coming = (Phase.CONNECTING, Phase.PRIMING)
-        fallback = tuple(slot.member for slot in usable if slot.phase in coming)
+        fallback = tuple(slot.member for slot in usable if slot.coming)
         failed = tuple(slot.member for slot in usable if slot.phase is Phase.DOWN)
         down = bool(failed) and not fallback and not ready
-        news = Publish(ready, () if ready else fallback or failed, self.closed, down)
+        news = Publish(ready, () if ready else fallback or failed, self.closed, down, probes, warming)
         if news != self._published:
             self._published = news
             # Before all else: picks must not wait until every listener has been told why they change.
@@ -282,8 +312,8 @@ class Machine:
 
     @property
     def ready_count(self) -> int:
-        """How many members are connected."""
-        return sum(slot.phase is Phase.READY for slot in list(self.slots.values()))
+        """How many members are connected, and may be picked."""
+        return self._picked
 
     # --- resizing
 

@@ -50,18 +50,28 @@ class Member:
             by `allow` and `retire`, which are for one thread at a time.
         on_idle: told when the last RPC of a retired member has ended. Called in the middle of anything.
         on_room: told when an RPC has ended while others wait in line. Called in the middle of anything.
+        tolerance: RPCs that may fail in a row; None: any number. Many that end by a deadline end at one moment, be it
+            because this process stood still: those are judged by whoever looks later, by `streak`.
+        on_trouble: told when so many have, and again for each time as many. Called in the middle of anything.
         channel, bound: belong to the room that made the member: its grpc channel, and the counted view of it that
             `get_channel` hands out. The core never looks.
+        closed: set by that room, for good, before it closes the channel.
     """
 
     __slots__ = (
         "__weakref__",
+        "_alarm",
+        "_blamed",
+        "_drops",
         "_failures",
         "_misses",
         "_picks",
+        "_spell",
+        "_well",
         "born",
         "bound",
         "channel",
+        "closed",
         "count",
         "endpoint",
         "id",
@@ -72,7 +82,9 @@ class Member:
         "observer",
         "on_idle",
         "on_room",
+        "on_trouble",
         "retired",
+        "tolerance",
         "weight",
     )
 
@@ -91,9 +103,19 @@ class Member:
         self.on_room: Callable[[Member], object] = _nobody_waits
         self.channel: Any = None
         self.bound: Any = None
+        self.closed = False
         self._picks = Tally()
         self._failures = Tally()
         self._misses = Tally()
+        self.tolerance: int | None = None
+        self.on_trouble: Callable[[Member], object] = _nobody_waits
+        self._blamed = Tally()
+        self._drops = Tally()
+        # How many had been answered when one failed last; how many had failed before the first one since then; and
+        # the length of the spell at which somebody is told.
+        self._well = 0
+        self._spell = 0
+        self._alarm = 0
         self.count = self._picks.add
 
     @property
@@ -110,6 +132,39 @@ class Member:
     def failures(self) -> int:
         """RPCs that ended with a status other than OK, cancellation by the caller not counted."""
         return self._failures.value()
+
+    @property
+    def blamed(self) -> int:
+        """RPCs that ended in a way that the member may be at fault for."""
+        return self._blamed.value()
+
+    @property
+    def drops(self) -> int:
+        """RPCs that the caller cancelled or abandoned."""
+        return self._drops.value()
+
+    @property
+    def answers(self) -> int:
+        """RPCs that were answered: well, or with a status that an application chose.
+
+        Nothing counts these when they happen, and so they cost nothing. While an RPC begins or ends in another thread
+        the result may be off by one, for that instant.
+        """
+        return self.picks - len(self.leases) - self.blamed - self.drops
+
+    @property
+    def streak(self) -> int:
+        """RPCs in a row that ended in a way that the member may be at fault for."""
+        return 0 if self.answers > self._well else self.blamed - self._spell
+
+    def settle(self) -> None:
+        """See to it that a count which was off for an instant does not make a row of failures longer than it is."""
+        self._well = min(self._well, self.answers)
+
+    def forgive(self, tolerance: int | None) -> None:
+        """Forget the failures so far, and be told from now on when so many have failed in a row."""
+        self.tolerance = tolerance
+        self._well, self._spell, self._alarm = self.answers, self.blamed, tolerance or 0
 
     def admit(self, token: Hashable, limit: int | None = None) -> bool:
         """Put the token in for an RPC that is about to begin, unless the member is retired or full; True if it is in.
@@ -183,16 +238,26 @@ class Member:
         return True
 
     def failed(
-        self, token: Hashable, now: float, latency: float | None, norm: Norm | None = None, *, blame: bool = True
+        self,
+        token: Hashable,
+        now: float,
+        latency: float | None,
+        norm: Norm | None = None,
+        *,
+        blame: bool = True,
+        late: bool = False,
     ) -> bool:
         """Note that an RPC ended with a status other than OK; as `answered`.
 
         Arguments:
             blame: the member may be at fault. Else it is an answer of the application's, as good as any other.
+            late: its deadline has passed. `on_trouble` is not told of that.
         """
         if not self._ended(token):
             return False
         self._failures.add()
+        if blame:
+            self._blame(late)
         observer = self.observer
         if observer is not None:
             if latency is not None and norm is not None:
@@ -204,10 +269,24 @@ class Member:
         """Note that the caller cancelled or abandoned an RPC; as `answered`."""
         if not self._ended(token):
             return False
+        self._drops.add()
         observer = self.observer
         if observer is not None:
             observer.dropped(now, norm.apply(latency) if latency is not None and norm is not None else latency)
         return True
+
+    def _blame(self, late: bool) -> None:
+        self._blamed.add()
+        if self.tolerance is None:
+            return
+        # Several threads may be here at once. The counts are exact, so the worst that can come of it is that somebody
+        # is told a call too late, or twice.
+        answers, blamed = self.answers, self.blamed
+        if answers > self._well:
+            self._well, self._spell, self._alarm = answers, blamed - 1, self.tolerance
+        if blamed - self._spell >= self._alarm and not late:
+            self._alarm = blamed - self._spell + self.tolerance
+            self.on_trouble(self)
 
     def _ended(self, token: Hashable) -> bool:
         try:

@@ -16,7 +16,8 @@ from .backoff import backoff, patience
 from .connectivity import Connectivity
 from .member import Member
 from .messages import CloseChannel, Connect, Effect, Emit, Explain, OpenChannels, Ping, Prime
-from .slot import Phase, Policy, Slot
+from .slot import Condition, Phase, Policy, Slot
+from .window import Window
 
 __all__ = ["TRANSITIONS", "Members"]
 
@@ -33,6 +34,7 @@ class Members:
         leaving: members to be retired once nobody can pick them any more.
         last_error: the last connection error, of whichever member.
         connects, disconnects, connect_failures, drained: totals.
+        next_favour: before that, nothing comes of `wanted`.
         past_calls, past_failures: totals of the members that are gone.
     """
 
@@ -46,7 +48,7 @@ class Members:
         self._policy = policy
         self._rng = rng
         self._next_id = 0
-        self._next_favour = 0.0
+        self.next_favour = 0.0
         # Whose primers run, and whether their answers count: not those from before the connection was lost.
         self._primers: dict[Member, bool] = {}
 
@@ -66,11 +68,17 @@ class Members:
             endpoint = place(self._policy.endpoints, taken) if like is None else Endpoint(like.endpoint, like.weight)
             member = Member(self._next_id, endpoint.target, weight=endpoint.weight, born=now, limit=self._policy.cap)
             self._next_id += 1
-            slot = Slot(member, since=now, joining=joining, failures=failures)
+            member.forgive(self._policy.max_consecutive_failures)
+            condition = Condition(Window(self._policy.health_window))
+            slot = Slot(member, now, condition, joining=joining, failures=failures)
             self.slots[member] = slot
             slots.append(slot)
         self.out.append(OpenChannels(tuple(slot.member for slot in slots)))
         return slots
+
+    def connected(self) -> list[Slot]:
+        """Return those that are connected, and neither being primed nor draining; ejected ones included."""
+        return [slot for slot in self.slots.values() if slot.phase is Phase.READY]
 
     def built(self, built: Sequence[Member], failed: Sequence[tuple[Member, str]], now: float) -> None:
         """Take in which channels could be made, and which could not and why."""
@@ -184,6 +192,7 @@ class Members:
         # The first sign of life after failures. (One that was never in doubt tells nothing about the others.)
         back = slot.failures > 0
         slot.phase = Phase.READY
+        slot.returned = now if back else None
         slot.ready_since = slot.busy_at = now
         slot.failures = slot.primings = 0
         slot.trying = False
@@ -192,6 +201,7 @@ class Members:
         slot.due = None if self._policy.ping_interval is None else now + self._policy.ping_interval
         slot.joining = False
         self.connects += 1
+        slot.connection = self.connects
         self.emit(events.Connected(duration=now - slot.since, **self._about(slot)))
         if back:
             self._revive(slot.member.endpoint, now)
@@ -280,6 +290,9 @@ class Members:
         successor = self.add(1, now, failures=slot.failures)[0]
         successor.error = slot.error
         successor.primings = slot.primings
+        # To another connection everything may look different; so it is tried first, but does not begin anew.
+        successor.ejection = slot.ejection
+        successor.condition.take_over(slot.condition)
         self.emit(events.Rebuilt(replacement=successor.member.id, attempts=slot.failures, **self._about(slot)))
 
     # --- demand
@@ -292,12 +305,12 @@ class Members:
         one, which the RPC then waits for as it would with a plain channel that was idle. At most once per
         ``backoff_min``, for channels are not free, and all of the RPCs of a moment can wait for the same one.
         """
-        if now < self._next_favour:
+        if now < self.next_favour:
             return
         nobody = all(slot.joining or slot.phase in (Phase.DOWN, Phase.DRAINING) for slot in self.slots.values())
         waiting = [slot for slot in self.slots.values() if slot.phase is Phase.DOWN and slot.built and not slot.joining]
         if nobody and waiting:
-            self._next_favour = now + self._policy.backoff_min
+            self.next_favour = now + self._policy.backoff_min
             self._replace(min(waiting, key=lambda slot: slot.since), now)
 
     def _revive(self, endpoint: str, now: float) -> None:
@@ -333,11 +346,14 @@ class Members:
         else:
             slot.due = now + self._policy.ping_interval
 
-    def pinged(self, slot: Slot, duration: float, error: str | None, now: float) -> None:
-        """Take in how a ping went; `error` is None if the member is alive."""
-        slot.busy = False
+    def answered(self, slot: Slot) -> None:
+        """Take in that a ping has ended, however it went."""
+        slot.busy = slot.asked = False
         if slot.phase is Phase.DOWN:
             self._explain(slot)
+
+    def pinged(self, slot: Slot, duration: float, error: str | None, now: float) -> None:
+        """Take in how a ping of an idle member went; `error` is None if the member is alive."""
         if slot.phase is not Phase.READY:
             return
         if error is None:
@@ -367,6 +383,10 @@ class Members:
     def emit(self, event: events.Event) -> None:
         """Have the listeners told."""
         self.out.append(Emit(event))
+
+    def tell(self, kind: type[events.MemberEvent], slot: Slot, **fields: Any) -> None:
+        """Have the listeners told something about this member."""
+        self.emit(kind(**self._about(slot), **fields))
 
     def _about(self, slot: Slot) -> dict[str, Any]:
         return {"pool": self._policy.name, "member": slot.member.id, "endpoint": slot.member.endpoint}

@@ -34,13 +34,17 @@ __all__ = [
     "Pinged",
     "Prime",
     "Primed",
+    "Probed",
     "Publish",
     "Report",
     "Republish",
     "Resize",
     "Retire",
+    "Served",
     "Tick",
+    "Troubled",
     "Wanted",
+    "Watch",
 ]
 
 
@@ -87,6 +91,26 @@ class Primed(NamedTuple):
 
     member: Member
     error: str | None
+
+
+class Troubled(NamedTuple):
+    """RPCs have failed on the member, as many in a row as may."""
+
+    member: Member
+
+
+class Probed(NamedTuple):
+    """The one RPC that a member on probation is to be given is on its way there."""
+
+    member: Member
+
+
+class Served(NamedTuple):
+    """The member's server says whether it serves; `detail`: in what words."""
+
+    member: Member
+    serving: bool
+    detail: str = ""
 
 
 class Measure(NamedTuple):
@@ -138,6 +162,9 @@ Input = (
     | Explained
     | Pinged
     | Primed
+    | Troubled
+    | Probed
+    | Served
     | Measure
     | Full
     | Resize
@@ -172,7 +199,14 @@ class Explain(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """Make a real round trip; answer with `Pinged`."""
+    """Make a real round trip; answer with `Pinged`. `timeout`: in seconds; None: as configured."""
+
+    member: Member
+    timeout: float | None = None
+
+
+class Watch(NamedTuple):
+    """The member has connected: find out whether its server says that it serves, and answer `Served` at each change."""
 
     member: Member
 
@@ -186,13 +220,17 @@ class Prime(NamedTuple):
 class Publish(NamedTuple):
     """Picks choose among `ready` from now on, or among `fallback` while nothing is ready.
 
-    `down`: all of `fallback` have failed, so whoever picks one should say `Wanted` first.
+    `down`: all of `fallback` have failed, so whoever picks one should say `Wanted` first. `probes`: not among `ready`,
+    each to be given one RPC, and `Probed` to be said then. `warming`: who among `ready` has come back, and when, and is
+    to have a growing share.
     """
 
     ready: tuple[Member, ...]
     fallback: tuple[Member, ...]
     closed: bool = False
     down: bool = False
+    probes: tuple[Member, ...] = ()
+    warming: tuple[tuple[Member, float], ...] = ()
 
 
 class Retire(NamedTuple):
@@ -226,4 +264,6 @@ class Answer(NamedTuple):
     outcome: int | Exception
 
 
-Effect = OpenChannels | Connect | Explain | Ping | Prime | Publish | Retire | CloseChannel | Report | Emit | Answer
+Effect = (
+    OpenChannels | Connect | Explain | Ping | Prime | Watch | Publish | Retire | CloseChannel | Report | Emit | Answer
+)

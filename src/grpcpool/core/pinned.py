@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from .lease import Lease
@@ -29,14 +30,25 @@ class Pinned:
         """Where to pick from: here."""
         return self
 
+    @property
+    def eligible(self) -> tuple[Member, ...]:
+        """Those that may be picked."""
+        return self._engine.generation.eligible
+
     def pick(self) -> Member:
         """Return the member, or another one if it is retired."""
+        self._engine.halt()
         return self._engine.generation.pick() if self._member.retired else self._member
 
     def attempt(self, lease: Lease, member: Member | None = None) -> bool:
         """Take the lease on the member, or on another one if it is retired or full; False if all are full."""
+        self._engine.halt()
         return self._engine.attempt(lease, member or self._member)
 
-    def spare(self) -> Member | None:
-        """Return a member that has room at this moment, or None."""
-        return self._engine.spare()
+    def elsewhere(self, lease: Lease, tried: Collection[Member], *, only: bool = False) -> bool:
+        """Take the lease on a member not among `tried`, if there is one; else as the pool would, unless `only`."""
+        return self._engine.elsewhere(lease, tried, only=only)
+
+    def spare(self, tried: Collection[Member] = ()) -> Member | None:
+        """Return a member that has room at this moment and is not among `tried`, or None."""
+        return self._engine.spare(tried)

@@ -26,8 +26,11 @@ class Room(Protocol):
     def explain(self, member: Member) -> None:
         """Find out why the member does not connect, and post `Explained`."""
 
-    def ping(self, member: Member) -> None:
-        """Make a real round trip, and post `Pinged`."""
+    def ping(self, member: Member, timeout: float | None) -> None:
+        """Make a real round trip, within `timeout` or as configured, and post `Pinged`."""
+
+    def watch(self, member: Member) -> None:
+        """Find out whether the member's server says that it serves, and post `Served` at each change."""
 
     def prime(self, member: Member) -> None:
         """Run the primer on the member's channel, and post `Primed`."""

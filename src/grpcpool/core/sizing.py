@@ -161,7 +161,7 @@ class Sizing:
             self._elasticity.forget()
 
     def least_needed(self, count: int) -> list[Slot]:
-        """Choose who leaves: from the fullest endpoint, there the unconnected first, then the one with least to do."""
+        """Choose who leaves: of the fullest endpoint, the unconnected and ejected first, then who has least to do."""
         # One that has just connected to replace another counts only when it has done so.
         staying = [slot for slot in self._members.slots.values() if slot.active and slot.replaces is None]
         chosen = []
@@ -174,6 +174,7 @@ class Sizing:
                 key=lambda slot: (
                     -crowd[slot.member.endpoint],
                     slot.phase is Phase.READY,
+                    slot.usable,
                     slot.member.in_flight,
                     -slot.member.id,
                 ),

@@ -6,6 +6,7 @@ from collections import Counter
 
 from ..stats import MemberStats, PoolStats, PoolStatus, health_of
 from .admission import LineStats
+from .course import SENT_NOTHING, SentAgain
 from .machine import Machine
 
 __all__ = ["describe", "stats", "status"]
@@ -17,19 +18,28 @@ def status(machine: Machine) -> PoolStatus:
     return PoolStatus(machine.policy.name, machine.size, ready, health_of(ready, machine.size))
 
 
-def stats(machine: Machine, line: LineStats, now: float, *, listener_errors: int, maintenance_errors: int) -> PoolStats:
+def stats(
+    machine: Machine,
+    line: LineStats,
+    now: float,
+    *,
+    listener_errors: int,
+    maintenance_errors: int,
+    again: SentAgain = SENT_NOTHING,
+) -> PoolStats:
     """Return totals and members. May be called from anywhere, while the machine works."""
     members = tuple(
         MemberStats(
             id=slot.member.id,
             endpoint=slot.member.endpoint,
-            state=slot.phase.value,
+            state=slot.state,
             in_flight=slot.member.in_flight,
             calls=slot.member.picks,
             failures=slot.member.failures,
             age=now - slot.member.born,
             latency=slot.member.latency,
             last_error=slot.error,
+            ejected_for=None if slot.ejection is None else max(slot.ejection.until - now, 0.0),
         )
         for slot in list(machine.slots.values())
     )
@@ -43,6 +53,9 @@ def stats(machine: Machine, line: LineStats, now: float, *, listener_errors: int
         waited_seconds=line.seconds,
         refused=line.refused,
         resent=line.resent,
+        retries=again.retries,
+        hedges=again.hedges,
+        retries_refused=again.refused,
         in_flight=sum(member.in_flight for member in members),
         calls=machine.members.past_calls + sum(member.calls for member in members),
         failures=machine.members.past_failures + sum(member.failures for member in members),
@@ -53,6 +66,7 @@ def stats(machine: Machine, line: LineStats, now: float, *, listener_errors: int
         shrunk=machine.sizing.shrunk,
         recycled=machine.lifetimes.recycled,
         drained=machine.members.drained,
+        ejections=machine.health.ejections.count,
         listener_errors=listener_errors,
         maintenance_errors=maintenance_errors,
         members=members,
@@ -62,7 +76,7 @@ def stats(machine: Machine, line: LineStats, now: float, *, listener_errors: int
 
 def describe(machine: Machine) -> str:
     """Return the pool's state in words, with the last connection error, for an error message."""
-    phases = Counter(slot.phase.value for slot in list(machine.slots.values()))
+    phases = Counter(slot.state for slot in list(machine.slots.values()))
     members = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items())) or "none yet"
     endpoints = ", ".join(endpoint.target for endpoint in machine.policy.endpoints)
     error = machine.members.last_error or "none was reported, so nothing has refused yet: is the address reachable?"

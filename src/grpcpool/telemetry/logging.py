@@ -53,6 +53,29 @@ def writer(*, log_connection_errors: bool) -> Callable[[events.Event], None]:
                 _drained(event)
             case events.PrimerFailed():
                 _log(logging.WARNING, event, "is not ready, attempt %d: %s", event.attempt, event.error)
+            case events.Ejected():
+                text = "ejected for %.3f s (%d in a row): %s"
+                _log(logging.WARNING, event, text, event.duration, event.attempt, event.reason)
+            case events.Spared():
+                _log(logging.WARNING, event, "not ejected: %s", event.reason)
+            case events.Probing():
+                _log(logging.INFO, event, "is tried with one RPC: %s", event.reason)
+            case events.Readmitted():
+                _log(logging.INFO, event, "is back after %.3f s: %s", event.duration, event.reason)
+            case events.NotServing():
+                _log(logging.WARNING, event, "does not serve: %s", event.reason)
+            case events.Serving():
+                _log(logging.INFO, event, "serves again")
+            case events.PoolFailing():
+                text = "pool %r fails as a whole (%d of %d members), so nobody is ejected: %s"
+                logger.warning(text, event.pool, event.failing, event.connected, event.reason)
+            case events.PoolRecovered():
+                logger.info("pool %r answers again after %.3f s", event.pool, event.duration)
+            case events.Panicked():
+                text = "pool %r has %d usable members of %d: those that were taken out are used again"
+                logger.warning(text, event.pool, event.usable, event.size)
+            case events.PanicEnded():
+                logger.info("pool %r has enough usable members again after %.3f s", event.pool, event.duration)
             case events.Opened():
                 logger.info("pool %r opened: %d members to %s", event.pool, event.size, ", ".join(event.endpoints))
             case events.Closed():
