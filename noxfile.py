@@ -52,7 +52,8 @@ def tests(session: nox.Session) -> None:
 @nox.session(python="3.10")
 def tests_oldest(session: nox.Session) -> None:
     """The tests with the oldest grpcio that is supported."""
-    session.install("-e", ".[config,cli,test]", f"grpcio=={OLDEST_GRPCIO}", f"grpcio-tools=={OLDEST_GRPCIO}")
+    grpcs = [f"{name}=={OLDEST_GRPCIO}" for name in ("grpcio", "grpcio-tools", "grpcio-health-checking")]
+    session.install("-e", ".[config,cli,test]", *grpcs)
     session.run("pytest", *session.posargs)
 
 
@@ -77,6 +78,13 @@ def stress(session: nox.Session) -> None:
     """The tests that run long or load the machine."""
     session.install("-e", ".[config,cli,test]")
     session.run("pytest", "-m", "stress", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Everything at once, for ten minutes, or for ``-- --seconds N``; a table, and 1 if anything was wrong."""
+    session.install("-e", ".[config,cli,test]")
+    session.run("python", "-m", "tests.soak", *session.posargs)
 
 
 @nox.session

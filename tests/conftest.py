@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# What is found must not depend on how busy the machine is.
+settings.register_profile("grpcpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("grpcpool")
 
 PROTOS = Path(__file__).parent / "protos"
 

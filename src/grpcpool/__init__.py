@@ -49,6 +49,7 @@ if _TYPE_CHECKING:
     from .keys import affinity as affinity
     from .registry import get_pool as get_pool
     from .registry import pools as pools
+    from .retry import Retry as Retry
     from .stats import MemberStats as MemberStats
     from .stats import PoolStats as PoolStats
     from .stats import PoolStatus as PoolStatus
@@ -79,6 +80,8 @@ __all__ = [
     # finding one
     "get_pool",
     "pools",
+    # what it does for RPCs that fail
+    "Retry",
     # what it knows and tells
     "PoolStatus",
     "PoolStats",
@@ -111,6 +114,7 @@ _HOMES = {
     "endpoint": ("Endpoint",),
     "keys": ("affinity",),
     "registry": ("get_pool", "pools"),
+    "retry": ("Retry",),
     "stats": ("PoolStatus", "PoolStats", "MemberStats"),
     "strategies": ("Strategy", "Picker", "Member"),
     "errors": (

@@ -49,6 +49,16 @@ def assemble(config: PoolConfig, room: Room) -> Engine:
         connect_timeout=config.connect_timeout,
         ping_interval=config.ping_interval,
         telemetry_interval=config.telemetry_interval,
+        ping_timeout=config.ping_timeout,
+        max_consecutive_failures=config.max_consecutive_failures,
+        min_success_rate=config.min_success_rate,
+        health_window=config.health_window,
+        outlier_detection=config.outlier_detection,
+        unresponsive_after=config.unresponsive_after,
+        ejection_min=config.ejection_min,
+        ejection_max=config.ejection_max,
+        slow_start=config.slow_start,
+        watched=config.health_check is not None,
     )
     return Engine(
         room,

@@ -74,6 +74,11 @@ class InFlight(weakref.ref):  # type: ignore[type-arg]
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
+    @property
+    def timed(self) -> bool:
+        """It is unary: as `Lease.timed`, which it takes the place of."""
+        return self.method.timed
+
     def ended(self) -> None:
         """Take down how the call ended. Safe from any thread; only the first time counts."""
         method, member, call = self.method, self.member, self()

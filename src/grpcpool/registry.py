@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, UnknownPool
@@ -19,12 +20,12 @@ __all__ = ["get_pool", "pools", "register", "unregister"]
 # The one thing in this package that is global, because finding a pool from anywhere is what it is for. It keeps no
 # pool alive.
 _pools: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_guard = SimpleNamespace(lock=threading.Lock())
 
 
 def register(name: str, pool: AnyPool) -> None:
     """Make `pool` known as `name`; a name that an open pool bears is refused."""
-    with _lock:
+    with _guard.lock:
         if name in _pools:
             raise ConfigError("name", repr(name), "a name that no other open pool has")
         _pools[name] = pool
@@ -32,9 +33,14 @@ def register(name: str, pool: AnyPool) -> None:
 
 def unregister(name: str, pool: AnyPool) -> None:
     """Forget `pool`, if it is known as `name`."""
-    with _lock:
+    with _guard.lock:
         if _pools.get(name) is pool:
             del _pools[name]
+
+
+def renew() -> None:
+    """Begin anew in a forked process, where the lock may be held by a thread that does not exist. Names stay."""
+    _guard.lock = threading.Lock()
 
 
 def get_pool(name: str) -> Any:
@@ -43,7 +49,7 @@ def get_pool(name: str) -> Any:
     Raises:
         UnknownPool: there is none.
     """
-    with _lock:
+    with _guard.lock:
         pool = _pools.get(name)
         if pool is None:
             known = ", ".join(sorted(map(repr, _pools))) or "none"
@@ -53,5 +59,5 @@ def get_pool(name: str) -> Any:
 
 def pools() -> dict[str, Any]:
     """Return every named pool that is not closed, by name."""
-    with _lock:
+    with _guard.lock:
         return dict(_pools)

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from grpcpool.testing import ServerProcess
+from grpcpool.testing import Proxy, ServerProcess
 
 from .flavours import Flavour, flavours
 from .lifecycle import Primer
-from .proxy import Proxy
 
 
 @pytest.fixture(params=list(flavours()), ids=lambda flavour: flavour.name)

@@ -20,10 +20,10 @@ MakeServer = Callable[..., ServerProcess]
 MakePrimer = Callable[..., "Primer"]
 E = TypeVar("E", bound=events.Event)
 
-# A grace or timeout that no test means to see the end of, and what "at once" means beside it, in seconds: somewhat
-# more than the time that is granted to user code that clings to its life.
-LONG = 15.0
-AT_ONCE = 7.0
+# A grace or timeout that no test means to see the end of, and what "at once" means beside it, in seconds: much
+# more than the time (5 s) that is granted to user code that clings to its life.
+LONG = 60.0
+AT_ONCE = 30.0
 
 
 def in_background(pool: Pool, count: int, *, delay: float) -> list[Any]:

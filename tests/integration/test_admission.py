@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 import grpcpool
-from grpcpool.testing import ECHO, ServerProcess
+from grpcpool.testing import ECHO, FaultServer, ServerProcess
 
 from ..certificates import make_certificates
 from .flavours import TIMEOUT, Flavour, Pool
@@ -70,6 +70,8 @@ def fits_exactly(pool: Pool, capacity: int) -> None:
 
 @contextmanager
 def full(flavour: Flavour, server: ServerProcess, size: int = 2, cap: int = 1, **options: Any) -> Iterator[Full]:
+    # However slow the machine is: nobody is ejected, and nobody waits in vain.
+    options = {"unresponsive_after": None, "acquire_timeout": 200.0, **options}
     with flavour.insecure(server.target, size=size, max_concurrent_streams=cap, **options) as pool:
         pool.wait_ready(min_ready=size)
         held = Full(pool, size * cap)
@@ -138,9 +140,10 @@ def test_a_stream_holds_its_slot_until_it_ends(flavour: Flavour, server: ServerP
         stream = pool.begin_stream(metadata=(("count", "3"), ("gap", "0.05")))
         future = flavour.in_background(pool.method("Unary"), b"x")
         until(lambda: pool.stats().waiting == 1)
+        # Its status comes after its messages, and only to who has read them.
         for _ in range(3):
-            assert flavour.read(stream) == b"x"
             assert not future.done()
+            assert flavour.read(stream) == b"x"
         assert flavour.code(stream) is grpc.StatusCode.OK
         assert future.result(TIMEOUT) == b"x"
         until(lambda: pool.stats().in_flight == 0)
@@ -177,7 +180,7 @@ def test_a_stream_that_waited_and_is_dropped_gives_its_slot_back(flavour: Flavou
 
 
 @pytest.mark.parametrize(
-    ("acquire_timeout", "timeout"), [(0.1, None), (None, 0.1), (0.1, 10), (10, 0.1), (0, 5), (5, 0), (5, -1)]
+    ("acquire_timeout", "timeout"), [(0.1, None), (None, 0.1), (0.1, 60), (60, 0.1), (0, 60), (60, 0), (60, -1)]
 )
 def test_whoever_waits_too_long_is_told_that_it_was_here(
     flavour: Flavour, server: ServerProcess, acquire_timeout: float | None, timeout: float | None
@@ -186,7 +189,7 @@ def test_whoever_waits_too_long_is_told_that_it_was_here(
         started = time.monotonic()
         with pytest.raises(grpcpool.PoolTimeout) as caught:
             held.pool.unary(timeout=timeout)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30
         assert isinstance(caught.value, grpc.aio.AioRpcError if flavour.name == "aio" else grpc.RpcError)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         for words in ("'crowded'", "waited", "in the pool", "not sent", "max_concurrent_streams=1", "2 RPCs in flight"):
@@ -212,8 +215,9 @@ def test_a_stream_that_waits_too_long_is_told_as_well(flavour: Flavour, server: 
 def test_the_server_sees_what_is_left_of_the_deadline(flavour: Flavour, server: ServerProcess) -> None:
     with full(flavour, server) as held:
         endless = held.unary(metadata=DEADLINE)
-        started = time.monotonic()
         limited = held.unary(timeout=20, metadata=DEADLINE)
+        # It waits by now: its time runs, and whatever this thread sleeps is taken from it.
+        started = time.monotonic()
         time.sleep(0.5)
         waited = time.monotonic() - started
         held.make_room()
@@ -224,28 +228,29 @@ def test_the_server_sees_what_is_left_of_the_deadline(flavour: Flavour, server: 
 
 
 def test_acquire_timeout_limits_the_waiting_and_not_the_rpc(flavour: Flavour, server: ServerProcess) -> None:
-    with full(flavour, server, acquire_timeout=5.0) as held:
-        futures = [held.unary(metadata=DEADLINE), held.unary(timeout=15, metadata=DEADLINE)]
+    with full(flavour, server, acquire_timeout=60.0) as held:
+        futures = [held.unary(metadata=DEADLINE), held.unary(timeout=150, metadata=DEADLINE)]
         held.make_room()
         held.make_room()
         assert futures[0].result(TIMEOUT) == b""
-        assert 10 < float(futures[1].result(TIMEOUT)) < 15.1
+        # Servers are told whole seconds of so long a time.
+        assert 60 < float(futures[1].result(TIMEOUT)) <= 151
 
 
 def test_when_too_many_wait_whoever_comes_is_refused_at_once(flavour: Flavour, server: ServerProcess) -> None:
     with full(flavour, server, size=2, cap=3, max_waiting=2, name="crowded") as held:
         futures = [held.unary(), held.unary()]
         kinds: list[Callable[[], object]] = [
-            lambda: held.pool.unary(timeout=30),
-            lambda: held.pool.server_stream(timeout=30),
-            lambda: held.pool.client_stream([b"a"], timeout=30),
-            lambda: held.pool.bidi([b"a"], timeout=30),
+            lambda: held.pool.unary(timeout=60),
+            lambda: held.pool.server_stream(timeout=60),
+            lambda: held.pool.client_stream([b"a"], timeout=60),
+            lambda: held.pool.bidi([b"a"], timeout=60),
         ]
         for begin in kinds:
             started = time.monotonic()
             with pytest.raises(grpcpool.PoolFull) as caught:
                 begin()
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 30
             assert isinstance(caught.value, grpc.aio.AioRpcError if flavour.name == "aio" else grpc.RpcError)
             assert isinstance(caught.value, grpcpool.PoolError)
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -258,15 +263,17 @@ def test_when_too_many_wait_whoever_comes_is_refused_at_once(flavour: Flavour, s
         assert [future.result(TIMEOUT) for future in futures] == [b"x", b"x"]
 
 
-@pytest.mark.parametrize("grace", [None, 5.0])
-def test_close_ends_those_who_wait(flavour: Flavour, server: ServerProcess, grace: float | None) -> None:
-    pool = flavour.insecure(server.target, size=1, max_concurrent_streams=1, name="closing")
+@pytest.mark.parametrize("grace", [None, TIMEOUT])
+def test_close_ends_those_who_wait(flavour: Flavour, fault_server: FaultServer, grace: float | None) -> None:
+    options: dict[str, Any] = {"size": 1, "max_concurrent_streams": 1, "unresponsive_after": None}
+    pool = flavour.insecure(fault_server.target, name="closing", **options)
     pool.wait_ready()
-    running = pool.begin_unary(metadata=(("delay", "0.3"),))
+    fault_server.hang()
+    running = pool.begin_unary()
     futures = [flavour.in_background(pool.method("Unary"), b"x") for _ in range(3)]
     futures.append(flavour.in_background(all_of(flavour, pool.method("ServerStream")), b"x"))
     until(lambda: pool.stats().waiting == 4)
-    pool.close(grace=grace)
+    closing = flavour.in_background(pool.raw.close, grace)
     for future in futures:
         with pytest.raises(grpcpool.PoolClosed) as caught:
             future.result(TIMEOUT)
@@ -274,6 +281,8 @@ def test_close_ends_those_who_wait(flavour: Flavour, server: ServerProcess, grac
         assert caught.value.code() is grpc.StatusCode.CANCELLED
         for words in ("'closing'", "closed while", "not sent"):
             assert words in caught.value.details()
+    fault_server.heal()
+    closing.result(TIMEOUT)
     assert flavour.code(running) is (grpc.StatusCode.OK if grace else grpc.StatusCode.CANCELLED)
     stats = pool.stats()
     assert (stats.in_flight, stats.waiting) == (0, 0)

@@ -14,8 +14,8 @@ import pytest
 
 import grpcpool
 from grpcpool import events
-from grpcpool.core.messages import Resize
-from grpcpool.testing import ECHO, ServerProcess
+from grpcpool.core.messages import Close, Resize
+from grpcpool.testing import ECHO, FaultServer, ServerProcess
 
 from .flavours import Flavour, Pool
 from .lifecycle import (
@@ -71,7 +71,7 @@ def test_what_is_not_over_within_the_grace_is_cancelled_on_draining_members_too(
     streams = [endless(pool) for _ in range(3)]
     pool.resize(1)
     in_time = pool.begin_unary(metadata=(("delay", "0.1"),))
-    pool.close(0.5)
+    pool.close(5.0)
     assert flavour.finish(in_time) == b"x"
     assert [flavour.code(stream) for stream in streams] == [grpc.StatusCode.CANCELLED] * 3
     assert [event.cancelled for event in of(events.Drained, heard)] == [1, 1, 1]
@@ -206,10 +206,11 @@ def test_closing_while_a_primer_is_stuck(
     until(lambda: connections(server.port) == 0)
 
 
-def test_closing_while_rpcs_wait_in_line(flavour: Flavour, server: ServerProcess) -> None:
-    pool = flavour.insecure(server.target, size=1, max_concurrent_streams=1)
+def test_closing_while_rpcs_wait_in_line(flavour: Flavour, fault_server: FaultServer) -> None:
+    pool = flavour.insecure(fault_server.target, size=1, max_concurrent_streams=1, unresponsive_after=None)
     pool.wait_ready()
-    running = pool.begin_unary(metadata=(("delay", "0.5"),))
+    fault_server.hang()
+    running = pool.begin_unary()
     waiting = in_background(pool, 10, delay=0)
     until(lambda: pool.stats().waiting == 10)
     closing = Closing(pool, LONG)
@@ -217,6 +218,7 @@ def test_closing_while_rpcs_wait_in_line(flavour: Flavour, server: ServerProcess
         with pytest.raises(grpc.RpcError, match="closed while this RPC waited") as caught:
             call.result(AT_ONCE)
         assert isinstance(caught.value, grpcpool.PoolClosed)
+    fault_server.heal()
     assert flavour.finish(running) == b"x"
     assert closing.over() < AT_ONCE
     assert (pool.stats().waiting, pool.stats().in_flight) == (0, 0)
@@ -246,7 +248,8 @@ def test_closing_beside_a_slow_listener(server: ServerProcess) -> None:
     started = time.monotonic()
     closing = threading.Thread(target=pool.close, args=(LONG,))
     closing.start()
-    until(lambda: len(pool._engine._driver._inbox) == 2)
+    # Beside them there may be looks, for which it is time meanwhile.
+    until(lambda: {Resize, Close} <= {type(message) for message in pool._engine._driver._inbox.copy()})
     go_on.set()
     closing.join(LONG)
     opening.join(LONG)
@@ -284,7 +287,7 @@ pool = grpcpool.insecure_channel(target, size=2, max_concurrent_streams=1, **opt
 unary = pool.unary_unary("/grpcpool.testing.Echo/Unary")
 assert unary(b"x") == b"x"
 if situation == "line":
-    arguments = {"args": (b"x",), "kwargs": {"metadata": (("delay", "30"),)}}
+    arguments = {"args": (b"x",), "kwargs": {"metadata": (("delay", "300"),)}}
     for _ in range(6):
         threading.Thread(target=unary, daemon=True, **arguments).start()
     while pool.stats().waiting < 4:
@@ -310,7 +313,7 @@ calls = []
 async def main():
     assert await unary(b"x") == b"x"
     if situation == "line":
-        calls.extend(unary(b"x", metadata=(("delay", "30"),)) for _ in range(6))
+        calls.extend(unary(b"x", metadata=(("delay", "300"),)) for _ in range(6))
         while pool.stats().waiting < 4:
             await asyncio.sleep(0.001)
     print("done", flush=True)
@@ -333,9 +336,7 @@ def test_a_program_ends_without_closing_its_pool(server: ServerProcess, program:
         try:
             assert process.stdout is not None
             ready = process.stdout.readline()
-            started = time.monotonic()
             _, said = process.communicate(timeout=AT_ONCE)
-            assert time.monotonic() - started < 2.0
         finally:
             process.kill()
     assert (ready, process.returncode, said) == ("done\n", 0, "")

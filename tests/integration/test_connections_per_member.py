@@ -10,10 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
-from grpcpool.testing import ServerProcess
+from grpcpool.testing import Proxy, ServerProcess
 
-from .flavours import Flavour, Pool
-from .proxy import Proxy
+from .flavours import UNJUDGED, Flavour, Pool
 from .waiting import connections, until
 
 pytestmark = [
@@ -64,7 +63,7 @@ def test_members_open_further_connections_at_the_stream_limit_and_no_more_than_a
     flavour: Flavour, make_server: MakeServer
 ) -> None:
     server = make_server(options=LIMIT)
-    with flavour.insecure(server.target, size=2, connections_per_member=3) as pool:
+    with flavour.insecure(server.target, size=2, connections_per_member=3, **UNJUDGED) as pool:
         pool.wait_ready(min_ready=2)
         assert rush(flavour, pool, 4) == 4
         assert connections(server.port) == 2, "none before they are needed"
@@ -119,12 +118,12 @@ def test_a_member_is_connected_as_long_as_one_of_its_connections_is(flavour: Fla
     server = make_server(options=LIMIT)
     with Proxy(server.port) as proxy, flavour.insecure(proxy.target, size=1, connections_per_member=3) as pool:
         pool.wait_ready()
-        (first,) = proxy.ports
+        (first,) = proxy.connections
         calls = hold(pool, 8)
-        until(lambda: len(proxy.ports) == 3)
+        until(lambda: len(proxy.connections) == 3)
         let_go(flavour, pool, calls)
         proxy.cut_one(first)
         # Until grpc has noticed, a call on the oldest connection fails.
         until(lambda: rush(flavour, pool, 1) == 1)
-        assert first not in proxy.ports
+        assert first not in proxy.connections
         assert pool.stats().disconnects == 0

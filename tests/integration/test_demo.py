@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 from rich.console import Console
@@ -20,9 +21,11 @@ from rich.console import Console
 from grpcpool import events
 from grpcpool.cli.director import Act, plan
 from grpcpool.cli.load import Latency, latency_of
+from grpcpool.cli.model import Contender, Frame
 from grpcpool.cli.notes import describe
 from grpcpool.cli.report import counted, failed, milliseconds
 from grpcpool.cli.screen import LiveScreen, PlainScreen, screen_for
+from grpcpool.stats import MemberStats
 
 COMMAND = (sys.executable, "-m", "grpcpool.cli")
 
@@ -62,7 +65,8 @@ class TestInAPipe:
             assert contender["calls"] == contender["succeeded"] + sum(contender["errors"].values())
             assert 0.004 <= contender["latency"]["p50"] <= contender["latency"]["p99"]
             assert contender["latency"]["p99"] <= contender["latency"]["slowest"]
-            assert contender["seconds"] >= 2
+            # Of the two that the load lasts; the first calls may have been under way before this was counted.
+            assert contender["seconds"] > 1
 
     def test_counts_connections(self, ran: tuple[Any, Any]) -> None:
         _, report = ran
@@ -83,8 +87,8 @@ class TestInAPipe:
         assert [contender["pool"] for contender in plain] == [None, None]
         assert pool["pool"]["connects"] >= SIZE
         assert pool["pool"]["listener_errors"] == pool["pool"]["maintenance_errors"] == 0
-        # The last calls end after the pool was asked.
-        assert 0 < pool["pool"]["calls"] <= pool["calls"]
+        # The last calls end after the pool was asked. It counts those twice that it moved.
+        assert 0 < pool["pool"]["calls"] <= pool["calls"] + pool["pool"]["retries"]
         assert any(note["source"] == "pool" and "left the picks" in note["text"] for note in pool["notes"])
 
     def test_writes_plain_lines(self, ran: tuple[Any, Any]) -> None:
@@ -259,6 +263,42 @@ class TestScreen:
     def test_a_dumb_terminal_gets_lines(self) -> None:
         console = Console(file=self.Terminal(), _environ={"TERM": "dumb"})
         assert isinstance(screen_for(console), PlainScreen)
+
+    def test_every_state_of_a_member_can_be_shown(self) -> None:
+        console = Console(file=self.Terminal(), _environ={"TERM": "xterm"}, width=120)
+        states = ["ready", "connecting", "priming", "down", "draining", "ejected", "probing", "checking", "not serving"]
+        members = tuple(
+            MemberStats(
+                id=number,
+                endpoint="127.0.0.1:1",
+                state=state,
+                in_flight=0,
+                calls=1,
+                failures=0,
+                age=1.0,
+                latency=0.01,
+                last_error=None,
+                ejected_for=None,
+            )
+            for number, state in enumerate(states)
+        )
+        contender = Contender("pool", "", "", lambda notes: grpc.insecure_channel("127.0.0.1:1"))
+        frame = Frame(
+            name="pool",
+            elapsed=1.0,
+            seconds=2.0,
+            calls=9,
+            errors={},
+            in_flight=0,
+            recent=None,
+            connections={"127.0.0.1:1": 1},
+            members=members,
+            notes=(),
+        )
+        with LiveScreen(console).watch(contender) as show:
+            show(frame)
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert [state for state in states if state not in shown] == []
 
     def test_a_pipe_gets_lines_even_if_colour_is_forced(self) -> None:
         console = Console(file=io.StringIO(), _environ={"TERM": "xterm", "FORCE_COLOR": "1"})

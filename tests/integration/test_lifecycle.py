@@ -33,6 +33,9 @@ from .waiting import connections, pool_threads, until
 
 pytestmark = pytest.mark.integration
 
+# What is said of a pool that nobody closes, as some here are not.
+UNCLOSED = "ignore:pool .* was collected while it was open:ResourceWarning"
+
 # --- a size that follows the load
 
 
@@ -82,10 +85,13 @@ def test_a_size_that_the_load_asks_for_stays_within_its_band(flavour: Flavour, m
 
 def test_rpcs_that_wait_do_not_depend_on_the_new_member(flavour: Flavour, make_server: MakeServer) -> None:
     servers = [make_server(), make_server()]
-    with flavour.insecure([each.target for each in servers], min_size=2, max_size=4, max_concurrent_streams=1) as pool:
+    # That one is frozen is not to be noticed, however long the others take.
+    unnoticed = {"unresponsive_after": None, "connect_timeout": LONG}
+    limits = {"min_size": 2, "max_size": 4, "max_concurrent_streams": 1}
+    with flavour.insecure([each.target for each in servers], **limits, **unnoticed) as pool:
         pool.wait_ready(min_ready=2)
         servers[1].pause()
-        calls = in_background(pool, 8, delay=0.05)
+        calls = in_background(pool, 8, delay=0.5)
         until(lambda: "connecting" in states(pool))
         # All but the one that is stuck on the frozen server.
         until(lambda: sum(call.done() for call in calls) == 7)
@@ -221,27 +227,29 @@ def test_a_long_stream_keeps_the_old_member(flavour: Flavour, server: ServerProc
     with flavour.insecure(server.target, size=1, max_lifetime=0.2) as pool:
         pool.wait_ready()
         stream = endless(pool)
-        until(lambda: pool.stats().recycled >= 3)
+        (kept,) = [member.id for member in pool.stats().members if member.in_flight]
+        recycled = pool.stats().recycled
+        until(lambda: pool.stats().recycled >= recycled + 3)
         oldest = pool.stats().members[0]
-        assert (oldest.id, oldest.state, oldest.in_flight) == (0, "draining", 1)
+        assert (oldest.id, oldest.state, oldest.in_flight) == (kept, "draining", 1)
         assert flavour.read(stream) == b"x"
         flavour.cancel(stream)
-        until(lambda: pool.stats().members[0].id != 0)
+        until(lambda: pool.stats().members[0].id != kept)
 
 
 def test_drain_timeout_cancels_what_lasts_and_says_how_much(flavour: Flavour, server: ServerProcess) -> None:
     heard: list[events.Event] = []
-    with flavour.insecure(server.target, size=1, max_lifetime=0.2, drain_timeout=0.3, listeners=heard.append) as pool:
+    with flavour.insecure(server.target, size=1, max_lifetime=4.0, drain_timeout=0.3, listeners=heard.append) as pool:
         pool.wait_ready()
         streams = [endless(pool) for _ in range(3)]
         until(lambda: any(event.member == 0 for event in of(events.Drained, heard)))
         assert [flavour.code(stream) for stream in streams] == [grpc.StatusCode.CANCELLED] * 3
         (drained,) = [event for event in of(events.Drained, heard) if event.member == 0]
-        assert (drained.cancelled, drained.reason) == (3, "max_lifetime of 0.2 s has passed")
+        assert (drained.cancelled, drained.reason) == (3, "max_lifetime of 4 s has passed")
         assert drained.duration >= 0.3
         until(lambda: pool.stats().in_flight == 0)
         decided = [decision.reason for decision in pool.stats().decisions if decision.what == "Drained"]
-        assert "member 0: max_lifetime of 0.2 s has passed; 3 RPCs were cancelled" in decided
+        assert "member 0: max_lifetime of 4 s has passed; 3 RPCs were cancelled" in decided
         assert pool.unary() == b"x"
 
 
@@ -256,8 +264,7 @@ def test_a_member_that_cannot_be_replaced_serves_on(
     ) as pool:
         pool.wait_ready()
         primer.stuck = 1000
-        until(lambda: of(events.Drained, heard))
-        assert "it could not replace member" in of(events.Drained, heard)[0].reason
+        until(lambda: any("it could not replace member" in event.reason for event in of(events.Drained, heard)))
         assert pool.unary() == b"x"
         assert pool.status().status == "healthy"
 
@@ -353,17 +360,18 @@ def test_a_primer_that_never_returns_is_given_up(
         server.target,
         size=2,
         primer=getattr(primer, flavour.name),
-        primer_timeout=0.2,
+        primer_timeout=5.0,
         backoff_min=0.1,
         listeners=heard.append,
     ) as pool:
         assert pool.unary() == b"x", "while no member is ready, RPCs do not wait for it"
         pool.wait_ready(min_ready=2)
-        assert {event.error for event in of(events.PrimerFailed, heard)} == {"the primer did not return within 0.2 s"}
+        assert {event.error for event in of(events.PrimerFailed, heard)} == {"the primer did not return within 5 s"}
         assert primer.answers == [b"warm"] * 2
         in_size(pool, server, 2)
 
 
+@pytest.mark.filterwarnings(UNCLOSED)
 def test_a_stuck_primer_keeps_no_pool_alive(flavour: Flavour, make_server: MakeServer, make_primer: MakePrimer) -> None:
     server = make_server()
     primer = make_primer(stuck=1000)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import psutil
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 def until(condition: Callable[[], object], limit: float = LIMIT) -> float:

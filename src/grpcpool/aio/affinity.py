@@ -11,9 +11,10 @@ from ..core.affinity import KeyedSource, announced
 from ..core.member import Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
+from ..failover import Failover
 from .channel import CountedChannel
 from .line import Line
-from .multicallables import Home, Method, MethodKey
+from .method import Home, Method, MethodKey
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -31,10 +32,11 @@ class KeyedChannel(CountedChannel):
         line: Line,
         norms: Norms,
         suspect: Callable[[Member], object],
+        failover: Failover,
         home: Home,
         connectivity: Any,
     ) -> None:
-        super().__init__(KeyedSource(source), line, norms, suspect, home, connectivity)
+        super().__init__(KeyedSource(source), line, norms, suspect, failover, home, connectivity)
         self.header = header
 
     def _method(self, key: MethodKey) -> KeyedMethod:
@@ -62,3 +64,16 @@ class KeyedMethod(Method):
         """Start an RPC, which is picked for by its key, and return its call."""
         with announced(self._header, metadata) as metadata:
             return super().launch(request, timeout, metadata, credentials, wait_for_ready, compression)
+
+    def careful(
+        self,
+        request: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
+        """Start an RPC that may be sent more than once, and is picked for by its key, and return its call."""
+        with announced(self._header, metadata) as metadata:
+            return super().careful(request, timeout, metadata, credentials, wait_for_ready, compression)

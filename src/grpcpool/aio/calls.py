@@ -109,7 +109,7 @@ def code_of(call: Any) -> grpc.StatusCode | None:
     inner = getattr(call, "_cython_call", None)
     if inner is not None and inner.is_ok():
         return OK
-    steps = call.code()
+    steps = getattr(call, "_grpcpool_code", call.code)()
     try:
         steps.send(None)
     except StopIteration as end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,8 +10,10 @@ import grpc
 
 from ..core.member import Member
 from ..core.norm import Norms
+from ..failover import Failover
 from .line import Line
-from .multicallables import Home, Method, MethodKey, Source, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from .method import Home, Method, MethodKey, Source
+from .multicallables import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,6 +39,7 @@ class CountedChannel(grpc.aio.Channel):
         line: where an RPC waits if every member is full.
         norms: of the methods of the whole pool.
         suspect: told of a member on which an RPC ended UNAVAILABLE.
+        failover: what is done for RPCs that fail.
         home: knows the loop.
         connectivity: the channel that is asked for connectivity.
     """
@@ -46,6 +50,7 @@ class CountedChannel(grpc.aio.Channel):
         line: Line,
         norms: Norms,
         suspect: Callable[[Member], object],
+        failover: Failover,
         home: Home,
         connectivity: Any,
     ) -> None:
@@ -53,9 +58,12 @@ class CountedChannel(grpc.aio.Channel):
         self.line = line
         self.norms = norms
         self.suspect = suspect
+        self.failover = failover
         self.home = home
         self._connectivity = connectivity
         self._callables: dict[MethodKey, Any] = {}
+        # All that live, remembered or not.
+        self.methods: weakref.WeakSet[Method] = weakref.WeakSet()
 
     def unary_unary(
         self,
@@ -124,6 +132,11 @@ class CountedChannel(grpc.aio.Channel):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         return None
+
+    def forget(self) -> None:
+        """Let go of what was made on members' channels that are of no use any more."""
+        for method in list(self.methods):
+            method.forget()
 
     def _callable(self, kind: Callable[[Method], _MultiCallable], key: MethodKey) -> _MultiCallable:
         try:

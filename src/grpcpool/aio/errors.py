@@ -6,7 +6,7 @@ import grpc
 
 from .. import errors
 
-__all__ = ["AioNotConnected", "AioPoolClosed", "AioPoolFull", "AioPoolTimeout", "AioWaitClosed", "WrongLoop"]
+__all__ = ["AioLost", "AioNotConnected", "AioPoolClosed", "AioPoolFull", "AioPoolTimeout", "AioWaitClosed", "WrongLoop"]
 
 
 class AioNotConnected(errors.NotConnected, grpc.aio.AioRpcError):
@@ -51,6 +51,10 @@ class AioWaitClosed(errors.PoolClosed, grpc.aio.AioRpcError):
 
 class AioPoolClosed(errors.PoolClosed, grpc.aio.UsageError):
     """The pool was closed; to ``except grpc.aio.UsageError`` it is one, as with a closed channel of grpc's."""
+
+
+class AioLost(errors.PoolError, grpc.aio.UsageError):
+    """grpc.aio cannot work in this process, because it was at work in the one that this was forked from."""
 
 
 class WrongLoop(errors.PoolError, grpc.aio.UsageError):

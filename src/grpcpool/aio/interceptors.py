@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +11,7 @@ import grpc
 from ..checks import type_of
 from ..errors import ConfigTypeError
 
-__all__ = ["KINDS", "for_members", "share", "sort"]
+__all__ = ["KINDS", "for_members", "raised", "share", "sort"]
 
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
@@ -91,3 +92,16 @@ def share(lists: dict[str, list[Any]], channel: grpc.aio.Channel) -> None:
     if all(isinstance(found, list) and len(found) == len(lists[kind]) for kind, found in theirs.items()):
         for kind, name in names.items():
             setattr(channel, name, lists[kind])
+
+
+def raised(call: Any) -> bool:
+    """Say whether what a call ended with was raised by an interceptor, and so need not be about the call's own RPC.
+
+    An interceptor may make other RPCs, after this one was answered, and let their errors pass. What such an error says
+    about a server that has not looked at anything must not have this RPC sent again.
+    """
+    # grpc's own name for where interceptors run. Where it has none, there are no interceptors.
+    task = getattr(call, "_interceptors_task", None)
+    if not isinstance(task, asyncio.Task) or not task.done():
+        return False
+    return task.cancelled() or task.exception() is not None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,82 +15,16 @@ from ..core.engine import Engine
 from ..core.lease import NOBODY, Lease
 from ..core.line import describe_closed, describe_full, describe_wait, longest
 from ..core.member import Member
-from ..inflight import finish
-from ..outcome import RESENDS, UNAVAILABLE, left, refused, rest
+from ..outcome import left
 from .calls import let_go_of_calls
+from .clerk import CALL, Clerk
 from .errors import AioPoolFull, AioPoolTimeout, AioWaitClosed
 from .interceptors import KINDS, for_members
 
 if TYPE_CHECKING:
-    from .multicallables import Method
+    from .method import Method
 
 __all__ = ["Line"]
-
-# The call that is being made on the slow lane: of which method, and for which member it was picked. The interceptor
-# runs in a task that starts out from here.
-_CALL: ContextVar[tuple[Method, Member]] = ContextVar("grpcpool.line.call")
-
-
-class _Clerk:
-    """An interceptor of every kind: has calls of the slow lane wait for a lease, and makes them where that is then."""
-
-    def __init__(
-        self, wait: Callable[[Lease, float | None], Coroutine[Any, Any, float | None]], resent: Callable[[], object]
-    ) -> None:
-        self._wait = wait
-        self._resent = resent
-
-    async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        method, member = _CALL.get()
-        lease = Lease(method.timed)
-        call: Any = None
-        try:
-            timeout = await self._take(method, member, lease, details.timeout)
-            started = monotonic()
-            call = method.call(lease.member, request, timeout, details)
-            code = await call.code()
-            # It keeps its lease while it rests: so a server that has too much to do gets less from here meanwhile.
-            for number in range(1, RESENDS + 1):
-                if code is not UNAVAILABLE or not refused(code, await call.details()):
-                    break
-                timeout = left(timeout, started)
-                started = monotonic()
-                await asyncio.sleep(rest(number, timeout))
-                try:
-                    call = method.call(lease.member, request, left(timeout, started), details)
-                except grpc.aio.UsageError:
-                    # The channel was closed while this rested: with the pool, or because drain_timeout was over.
-                    break
-                self._resent()
-                code = await call.code()
-            finish(method, lease.member, lease, lease.started, code)
-        except BaseException:
-            # Cancelled by its caller, most likely.
-            if call is not None:
-                call.cancel()
-            lease.cancel(monotonic())
-            raise
-        return call
-
-    async def intercept_unary_stream(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        method, member = _CALL.get()
-        lease = Lease(method.timed)
-        try:
-            timeout = await self._take(method, member, lease, details.timeout)
-            call = method.start(lease, request, timeout, details)
-        except BaseException:
-            lease.cancel(monotonic())
-            raise
-        # What is written to a call that waits is passed on by grpc, which expects this of the call that it goes to; it
-        # is there unless interceptors of the user's stand before that as well.
-        if not hasattr(call, "_done_writing_flag"):
-            call._done_writing_flag = False
-        return call
-
-    intercept_stream_unary = intercept_stream_stream = intercept_unary_stream
-
-    async def _take(self, method: Method, member: Member, lease: Lease, timeout: float | None) -> float | None:
-        return timeout if method.source.attempt(lease, member) else await self._wait(lease, timeout)
 
 
 class Line:
@@ -103,6 +36,9 @@ class Line:
     Arguments:
         acquire_timeout: how long an RPC may wait, in seconds; None: as long as its own deadline allows.
         loop: returns the pool's loop.
+
+    Attributes:
+        life: another one each time that this begins anew; multicallables made before are of no use then.
     """
 
     def __init__(
@@ -111,29 +47,40 @@ class Line:
         self._engine = engine
         self._acquire_timeout = acquire_timeout
         self._loop = loop
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew, in a forked process or on another loop."""
         self._lane: grpc.aio.Channel | None = None
+        self.life = object()
 
     def multicallable(self, kind: str, *arguments: Any) -> Any:
         """Return the multicallable of a method on the slow lane."""
         if self._lane is None:
-            clerk = _Clerk(self._wait, self._engine.admission.resent.add)
+            admission = self._engine.admission
+            clerk = Clerk(self._wait, admission.resent.add, admission.capped)
             interceptors = for_members({kind: [clerk] for kind in KINDS})
             self._lane = originals.aio_insecure_channel("ipv4:0.0.0.0:0", interceptors=interceptors)
             let_go_of_calls(self._lane)
         return getattr(self._lane, kind)(*arguments)
 
     @staticmethod
-    def launch(method: Method, member: Member, multicallable: Any, request: Any, **arguments: Any) -> Any:
+    def launch(method: Method, member: Member | None, multicallable: Any, request: Any, **arguments: Any) -> Any:
         """Make a call of the method on the slow lane, and return it at once.
 
         Arguments:
-            member: was picked for it.
+            member: was picked for it, if one was.
         """
-        token = _CALL.set((method, member))
+        token = CALL.set((method, member))
         try:
             return multicallable(request, **arguments)
         finally:
-            _CALL.reset(token)
+            CALL.reset(token)
+
+    @property
+    def lane(self) -> grpc.aio.Channel | None:
+        """The slow lane; None if nobody has had to wait yet."""
+        return self._lane
 
     async def close(self) -> None:
         """Close the slow lane."""

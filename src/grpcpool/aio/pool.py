@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 
@@ -11,6 +11,7 @@ from .. import checks, registry
 from ..config import AioOptions, PoolConfig
 from ..core.messages import Abort, Close, Resize
 from ..errors import ConfigTypeError, PoolTimeout
+from ..forks import NO_PICKLE
 from .connect import building, plain_channel
 from .room import AioRoom
 
@@ -33,7 +34,8 @@ class ChannelPool(grpc.aio.Channel):
     making channels is what a pool is there to avoid.
 
     It may be made anywhere, and belongs to the event loop that it is first used on: use on another loop raises a
-    `grpc.aio.UsageError` that names both. Not thread-safe, as nothing in asyncio is.
+    `grpc.aio.UsageError` that names both. When its loop has been closed it begins anew on the next one, with fresh
+    members. With ``per_loop=True`` it has members for each loop. Not thread-safe, as nothing in asyncio is.
 
     Arguments:
         config: the recipe; see `PoolConfig`.
@@ -42,10 +44,19 @@ class ChannelPool(grpc.aio.Channel):
         ConfigError: there is no such strategy, or the name is taken by another open pool.
     """
 
-    def __init__(self, config: PoolConfig) -> None:
+    def __new__(cls, config: PoolConfig) -> Self:
+        """Return a pool, or, with ``per_loop=True``, one for all loops."""
         checks.require(isinstance(config, PoolConfig), "config", config, "a PoolConfig", wrong_type=True)
+        if cls is ChannelPool and config.per_loop:
+            from .per_loop import PerLoopChannelPool
+
+            return cast("Self", object.__new__(PerLoopChannelPool))
+        return super().__new__(cls)
+
+    def __init__(self, config: PoolConfig) -> None:
         self._room = AioRoom(config)
         self._engine = self._room.engine
+        self._front: Any = self._room.front
         self._config = config
         # Under these names grpc.aio's channels keep their interceptors, and generated clients append to them.
         self._unary_unary_interceptors = self._room.interceptors["unary_unary"]
@@ -75,9 +86,10 @@ class ChannelPool(grpc.aio.Channel):
         Waits for `grace` at the most. Idempotent. If this is cancelled while it waits, what still runs is cancelled.
         """
         checks.waiting("grace", grace, optional=True)
-        room, machine = self._room, self._engine.machine
-        if machine.opened is not None:
+        room = self._room
+        if self._engine.machine.opened is not None:
             room.bind()
+        machine = self._engine.machine
         room.tell(Close())
         try:
             if grace:
@@ -110,10 +122,10 @@ class ChannelPool(grpc.aio.Channel):
             PoolClosed: the pool is closed, or was while this waited.
         """
         engine = self._engine
-        machine = engine.machine
-        checks.min_ready(min_ready, machine.size)
+        checks.min_ready(min_ready, engine.machine.size)
         checks.waiting("timeout", timeout)
         await self.open()
+        machine = engine.machine
         if not await self._room.wait_for(
             lambda: len(engine.generation.members) >= min_ready or machine.closed, timeout
         ):
@@ -144,7 +156,7 @@ class ChannelPool(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> Any:
         """Return the multicallable of a unary method, as `grpc.aio.Channel.unary_unary` does."""
-        return self._room.front.unary_unary(method, request_serializer, response_deserializer, _registered_method)
+        return self._front.unary_unary(method, request_serializer, response_deserializer, _registered_method)
 
     def unary_stream(
         self,
@@ -154,7 +166,7 @@ class ChannelPool(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> Any:
         """Return the multicallable of a server-streaming method, as `grpc.aio.Channel.unary_stream` does."""
-        return self._room.front.unary_stream(method, request_serializer, response_deserializer, _registered_method)
+        return self._front.unary_stream(method, request_serializer, response_deserializer, _registered_method)
 
     def stream_unary(
         self,
@@ -164,7 +176,7 @@ class ChannelPool(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> Any:
         """Return the multicallable of a client-streaming method, as `grpc.aio.Channel.stream_unary` does."""
-        return self._room.front.stream_unary(method, request_serializer, response_deserializer, _registered_method)
+        return self._front.stream_unary(method, request_serializer, response_deserializer, _registered_method)
 
     def stream_stream(
         self,
@@ -174,7 +186,7 @@ class ChannelPool(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> Any:
         """Return the multicallable of a bidirectional method, as `grpc.aio.Channel.stream_stream` does."""
-        return self._room.front.stream_stream(method, request_serializer, response_deserializer, _registered_method)
+        return self._front.stream_stream(method, request_serializer, response_deserializer, _registered_method)
 
     # --- connectivity of the whole
 
@@ -251,6 +263,9 @@ class ChannelPool(grpc.aio.Channel):
     def config(self) -> PoolConfig:
         """The recipe."""
         return self._config
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NO_PICKLE)
 
     def __repr__(self) -> str:
         status = self._engine.status()

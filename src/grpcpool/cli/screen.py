@@ -25,7 +25,9 @@ NOTES = 8
 # Seconds between two progress lines where there is no live table.
 PROGRESS = 1.0
 
+# Any other state: connected, and not picked for some reason.
 _STYLES = {"ready": "green", "connecting": "yellow", "down": "red", "draining": "cyan"}
+OTHER_STYLE = "magenta"
 
 
 def screen_for(console: Console) -> Screen:
@@ -138,7 +140,7 @@ def _members(members: Sequence[MemberStats], servers: dict[str, str]) -> Table:
         table.add_row(
             str(member.id),
             servers.get(member.endpoint, member.endpoint),
-            Text(member.state, style=_STYLES[member.state]),
+            Text(member.state, style=_STYLES.get(member.state, OTHER_STYLE)),
             str(member.in_flight),
             str(member.calls),
             str(member.failures),

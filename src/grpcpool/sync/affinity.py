@@ -11,9 +11,11 @@ from ..core.affinity import KeyedSource, announced
 from ..core.member import Member
 from ..core.norm import Norms
 from ..core.pinned import Pinned
+from ..failover import Failover
 from .channel import Connectivity, CountedChannel
 from .line import Line
-from .multicallables import Method, MethodKey, UnaryUnary
+from .method import Method, MethodKey
+from .multicallables import HedgedUnaryUnary, UnaryUnary
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -31,9 +33,10 @@ class KeyedChannel(CountedChannel):
         line: Line,
         norms: Norms,
         suspect: Callable[[Member], object],
+        failover: Failover,
         connectivity: Connectivity,
     ) -> None:
-        super().__init__(KeyedSource(source), line, norms, suspect, connectivity)
+        super().__init__(KeyedSource(source), line, norms, suspect, failover, connectivity)
         self.header = header
 
     def unary_unary(
@@ -42,10 +45,13 @@ class KeyedChannel(CountedChannel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> UnaryUnary:
+    ) -> UnaryUnary | HedgedUnaryUnary:
         """Return the multicallable of a unary method."""
         key = ("unary_unary", method, request_serializer, response_deserializer, bool(_registered_method))
-        return self._callable(KeyedUnaryUnary, key)
+        return self._callable(self._keyed_unary_unary, key)
+
+    def _keyed_unary_unary(self, method: Method) -> UnaryUnary | HedgedUnaryUnary:
+        return KeyedUnaryUnary(method) if method.plan.hedge_after is None else HedgedUnaryUnary(method)
 
     def _method(self, key: MethodKey) -> KeyedMethod:
         return KeyedMethod(self, key)
@@ -71,6 +77,18 @@ class KeyedMethod(Method):
         metadata, *rest = arguments
         with announced(self._header, metadata) as metadata:
             return super().launch(how, request, timeout, metadata, *rest)
+
+    def hedge(self, request: Any, timeout: float | None, *arguments: Any) -> Any:
+        """Run a blocking RPC of which a second copy may be sent, both picked for by its key, and return its call."""
+        metadata, *rest = arguments
+        with announced(self._header, metadata) as metadata:
+            return super().hedge(request, timeout, metadata, *rest)
+
+    def stream(self, request: Any, timeout: float | None, *arguments: Any) -> Any:
+        """Start a server stream that may begin anew, and is picked for by its key, and return its call."""
+        metadata, *rest = arguments
+        with announced(self._header, metadata) as metadata:
+            return super().stream(request, timeout, metadata, *rest)
 
 
 class KeyedUnaryUnary(UnaryUnary):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -10,8 +9,17 @@ import grpc
 
 from ..core.member import Member
 from ..core.norm import Norms
+from ..failover import Failover
 from .line import Line
-from .multicallables import Method, MethodKey, Source, StreamStream, StreamUnary, UnaryStream, UnaryUnary
+from .method import Method, MethodKey, Source
+from .multicallables import (
+    HedgedUnaryUnary,
+    RetriedUnaryStream,
+    StreamStream,
+    StreamUnary,
+    UnaryStream,
+    UnaryUnary,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,19 +52,26 @@ class CountedChannel(grpc.Channel):
         line: where an RPC waits if every member is full.
         norms: of the methods of the whole pool.
         suspect: told of a member on which an RPC ended UNAVAILABLE.
+        failover: what is done for RPCs that fail.
         connectivity: what `subscribe` is passed on to.
     """
 
     def __init__(
-        self, source: Source, line: Line, norms: Norms, suspect: Callable[[Member], object], connectivity: Connectivity
+        self,
+        source: Source,
+        line: Line,
+        norms: Norms,
+        suspect: Callable[[Member], object],
+        failover: Failover,
+        connectivity: Connectivity,
     ) -> None:
         self.source = source
         self.line = line
         self.norms = norms
         self.suspect = suspect
+        self.failover = failover
         self._connectivity = connectivity
         self._callables: dict[MethodKey, Any] = {}
-        self._lock = threading.RLock()
 
     def unary_unary(
         self,
@@ -64,10 +79,10 @@ class CountedChannel(grpc.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> UnaryUnary:
+    ) -> UnaryUnary | HedgedUnaryUnary:
         """Return the multicallable of a unary method."""
         key = ("unary_unary", method, request_serializer, response_deserializer, bool(_registered_method))
-        return self._callable(UnaryUnary, key)
+        return self._callable(self._unary_unary, key)
 
     def unary_stream(
         self,
@@ -75,10 +90,10 @@ class CountedChannel(grpc.Channel):
         request_serializer: Any = None,
         response_deserializer: Any = None,
         _registered_method: bool | None = False,
-    ) -> UnaryStream:
+    ) -> UnaryStream | RetriedUnaryStream:
         """Return the multicallable of a server-streaming method."""
         key = ("unary_stream", method, request_serializer, response_deserializer, bool(_registered_method))
-        return self._callable(UnaryStream, key)
+        return self._callable(self._unary_stream, key)
 
     def stream_unary(
         self,
@@ -130,11 +145,17 @@ class CountedChannel(grpc.Channel):
         except TypeError:
             # A serializer that cannot be hashed: nothing to remember it by.
             return kind(self._method(key))
-        with self._lock:
+        with self.line.building:
             made: _MultiCallable = self._callables.setdefault(key, kind(self._method(key)))
             if len(self._callables) > REMEMBERED:
                 del self._callables[next(iter(self._callables))]
             return made
+
+    def _unary_unary(self, method: Method) -> UnaryUnary | HedgedUnaryUnary:
+        return UnaryUnary(method) if method.plan.hedge_after is None else HedgedUnaryUnary(method)
+
+    def _unary_stream(self, method: Method) -> UnaryStream | RetriedUnaryStream:
+        return RetriedUnaryStream(method) if method.plan.attempts > 1 else UnaryStream(method)
 
     def _method(self, key: MethodKey) -> Method:
         return Method(self, key)

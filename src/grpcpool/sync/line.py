@@ -24,6 +24,7 @@ class Line:
 
     Attributes:
         resends: whether an RPC that the server refused to look at is sent again.
+        building: held while multicallables are made and remembered.
     """
 
     def __init__(self, engine: Engine, acquire_timeout: float | None) -> None:
@@ -31,6 +32,12 @@ class Line:
         # Only then is it known that the server has a limit, and that it is no wonder if it refuses something.
         self.resends = engine.admission.capped
         self._acquire_timeout = acquire_timeout
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew in a forked process, where the lock may be held by a thread that does not exist."""
+        # One for the whole pool, that it can be found there.
+        self.building = threading.RLock()
 
     def resent(self) -> None:
         """Count an RPC that is sent again."""

@@ -75,6 +75,11 @@ class Monitor:
         """Let the thread end."""
         self._bell.put(False)
 
+    def abandon(self) -> None:
+        """Let go of a thread that a fork has not brought along; if it is the one that forked, let it end."""
+        atexit.unregister(self._end)
+        self.stop()
+
     def join(self, timeout: float) -> None:
         """Wait until the thread has ended, up to `timeout` seconds, unless it is the one that asks."""
         thread = self._thread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 
@@ -12,6 +12,7 @@ from .. import checks, registry
 from ..config import PoolConfig, PoolOptions
 from ..core.messages import Abort, Close, Resize
 from ..errors import ConfigTypeError, PoolTimeout
+from ..forks import NO_PICKLE
 from .connect import building, plain_channel
 from .room import CLOSE_TIMEOUT, SyncRoom
 
@@ -42,6 +43,7 @@ class ChannelPool(grpc.Channel):
 
     def __init__(self, config: PoolConfig) -> None:
         checks.require(isinstance(config, PoolConfig), "config", config, "a PoolConfig", wrong_type=True)
+        checks.require(not config.per_loop, "per_loop", config.per_loop, "False: only aio pools belong to loops")
         self._room = SyncRoom(config)
         self._engine = self._room.engine
         self._config = config
@@ -248,6 +250,9 @@ class ChannelPool(grpc.Channel):
     def config(self) -> PoolConfig:
         """The recipe."""
         return self._config
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(NO_PICKLE)
 
     def __repr__(self) -> str:
         status = self._engine.status()

@@ -30,11 +30,20 @@ class Subscribers:
     """
 
     def __init__(self) -> None:
+        self._subscriptions: list[_Subscription] = []
+        self._begin()
+
+    def _begin(self) -> None:
         # One that its holder may take again: a garbage collection in between may run code that unsubscribes.
         self._lock = threading.RLock()
-        self._subscriptions: list[_Subscription] = []
         self._state = Connectivity.IDLE
         self._delivering = False
+
+    def restart(self) -> None:
+        """Begin anew in a forked process, where the thread that tells them does not exist."""
+        self._begin()
+        for subscription in list(self._subscriptions):
+            subscription.told = None
 
     def add(self, callback: Callback) -> None:
         """Tell `callback` the state, and every change from now on."""
