@@ -1,0 +1,1 @@
+"""What callers notice when servers die, hang, lie and restart: real servers, a steady load, and who chooses."""
