@@ -8,9 +8,10 @@ import pytest
 
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
+from grpcpool.core.health import HOLD
 from grpcpool.core.lifetimes import AT_ONCE, JITTER
 from grpcpool.core.member import Member
-from grpcpool.core.messages import Close, Observed, Resize, Tick
+from grpcpool.core.messages import Close, Observed, Resize, Served, Tick
 from grpcpool.core.slot import Phase
 from grpcpool.errors import PoolClosed
 
@@ -90,6 +91,75 @@ def test_a_primer_runs_before_the_old_one_leaves() -> None:
     assert world.ready == (old,)
     world.prime(new)
     assert world.ready == (new,)
+
+
+def test_its_server_says_that_it_serves_before_the_old_one_leaves() -> None:
+    world = opened(size=1, max_lifetime=LIFETIME, watched=True)
+    world.connect_all()
+    (old,) = world.watched
+    world.tell(Served(old, True, ""))
+    new = grow_old(world)
+    world.observe(new, READY)
+    assert world.watched == [old, new]
+    assert world.ready == (old,)
+    assert world.told(events.Recycled) == []
+    world.clock.advance(0.5)
+    world.tell(Served(new, True, ""))
+    assert world.ready == (new,)
+    assert world.closed == [old]
+    assert len(world.told(events.Recycled)) == 1
+
+
+def test_a_server_that_does_not_say_whether_it_serves_is_not_waited_for_long() -> None:
+    world = opened(size=1, max_lifetime=LIFETIME, watched=True)
+    world.connect_all()
+    (old,) = world.watched
+    world.tell(Served(old, True, ""))
+    new = grow_old(world)
+    world.observe(new, READY)
+    world.pass_time(HOLD)
+    assert world.ready == (new,)
+    assert world.closed == [old]
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_server_that_does_not_serve_takes_the_place_only_of_one_that_does_not_either(both: bool) -> None:
+    world = opened(size=1, max_lifetime=LIFETIME, watched=True, backoff_max=30.0)
+    world.connect_all()
+    (old,) = world.watched
+    world.tell(Served(old, True, ""))
+    new = grow_old(world)
+    world.observe(new, READY)
+    if both:
+        world.tell(Served(old, False, "NOT_SERVING"))
+    world.tell(Served(new, False, "NOT_SERVING"))
+    # The last resort, for there is nobody else.
+    assert world.ready == (new if both else old,)
+    assert world.machine.lifetimes.recycled == both
+    if not both:
+        assert world.told(events.Drained)[0].reason == "it could not replace member 0: its server does not serve"
+
+
+@pytest.mark.parametrize("how", ["lost", "closed from outside", "deaf"])
+def test_a_replacement_that_is_lost_while_its_server_is_asked_leaves_the_old_one(how: str) -> None:
+    # (Between two pings there is usually more time than a server is given for its answer.)
+    world = opened(size=1, max_lifetime=LIFETIME, watched=True, ping_interval=HOLD / 3)
+    world.connect_all()
+    (old,) = world.watched
+    world.tell(Served(old, True, ""))
+    new = grow_old(world)
+    world.observe(new, READY)
+    if how == "lost":
+        world.fail(new)
+    elif how == "closed from outside":
+        world.observe(new, Connectivity.SHUTDOWN)
+    else:
+        world.pass_time(HOLD * 0.9)
+        world.pong(new, "no answer")
+    assert world.ready == (old,)
+    assert new not in world.machine.slots
+    assert len(world.machine.slots) == 1
+    assert "it could not replace member 0: " in world.told(events.Drained)[0].reason
 
 
 def test_it_goes_where_the_old_one_was() -> None:

@@ -19,7 +19,7 @@ AT_ONCE = 0.1
 
 
 class Lifetimes:
-    """Replaces members that have become too old, or useless: first the new one is READY, then the old one drains.
+    """Replaces members that have become too old, or useless: first the new one is fit, then the old one drains.
 
     Part of the `Machine`, as pure as it.
 
@@ -54,8 +54,11 @@ class Lifetimes:
             if old is not None and slot.phase is not Phase.DRAINING:
                 if slot.gave_up is not None:
                     self._give_up(slot, old, slot.gave_up, now)
-                elif not slot.joining:
-                    self._take_over(slot, old, now)
+                elif self._is_fit(slot, now):
+                    if slot.serves or not old.serves:
+                        self._take_over(slot, old, now)
+                    else:
+                        self._give_up(slot, old, "its server does not serve", now)
 
     def due(self, now: float) -> None:
         """Begin to replace those that are too old, as many at a time as may be."""
@@ -88,8 +91,16 @@ class Lifetimes:
         """Let the member live on: its connection has turned out to be of use after all."""
         slot.useless = None
 
+    def _is_fit(self, slot: Slot, now: float) -> bool:
+        """Say whether a new member is connected, and all is known of it that is to be known before it is picked."""
+        condition = slot.condition
+        if slot.phase is not Phase.READY or not self._policy.watched:
+            return slot.phase is Phase.READY
+        met = condition.connection == slot.connection
+        return met and (condition.held is None or now >= condition.held)
+
     def _take_over(self, slot: Slot, old: Slot, now: float) -> None:
-        slot.replaces = None
+        slot.replaces, slot.joining = None, False
         if not old.active:
             # Somebody else has its place already, or there is none any more. Whoever leaves, it is not to be the only
             # one that is connected.

@@ -199,7 +199,8 @@ class Members:
         slot.error = None
         slot.picks = -1
         slot.due = None if self._policy.ping_interval is None else now + self._policy.ping_interval
-        slot.joining = False
+        # Whether it may replace another is for `Lifetimes` to say.
+        slot.joining = slot.replaces is not None
         self.connects += 1
         slot.connection = self.connects
         self.emit(events.Connected(duration=now - slot.since, **self._about(slot)))
@@ -363,7 +364,10 @@ class Members:
         self.emit(events.Pinged(duration=duration, result="dead", detail=error, **self._about(slot)))
         slot.error = self.last_error = error
         self._lose(slot, f"a ping failed: {error}", now)
-        self._replace(slot, now)
+        if slot.joining:
+            slot.gave_up = error
+        else:
+            self._replace(slot, now)
 
     def _lose(self, slot: Slot, reason: str, now: float) -> None:
         if slot.ready_since is None:

@@ -158,7 +158,7 @@ class Slot:
         since: when its current attempt to connect began, or its draining.
         built: it has a channel.
         joining: a resize waits for it, or the member that it is to replace; it does not count towards the size yet.
-        replaces: whose place it takes once it is READY.
+        replaces: whose place it takes once it may be picked.
         ready_since: when it connected; None if it is not connected.
         connection: a number that no other connection of the pool has had.
         failures: attempts that failed since it was last connected, those of its predecessors included.
