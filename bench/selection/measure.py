@@ -35,7 +35,8 @@ class Run:
         calls: all of them.
         errors: how many failed, by status code.
         reasons: what the first of each code said, warm-up included.
-        special: the share of the calls that went to the special backend; None if there is none.
+        special: the share of the calls that went to the special backend, or were answered by nobody; None if there is
+            no such backend.
         cpu: seconds of processor time per call, of the measuring process: the load included, the backends not.
         late: the 99th percentile of how late calls were made, in seconds; if it is no small part of the latencies, the
             measuring process could not keep up.
@@ -134,7 +135,8 @@ def _summary(scenario: Scenario, number: int, outcome: Outcome, busy: float) -> 
     samples = outcome.samples
     special = None
     if scenario.has_special:
-        # Where nobody answered, nobody said who. Here only the special backend leaves calls without an answer.
+        # Where nobody answered, nobody said who. Where the machine keeps up, only the special backend leaves calls
+        # without an answer.
         to_it = sum(sample.backend == SPECIAL or (sample.backend is None and sample.code != OK) for sample in samples)
         special = to_it / len(samples)
     return Run(

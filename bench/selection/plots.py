@@ -37,7 +37,7 @@ def draw(scenario: Scenario, results: Mapping[str, Several], folder: Path) -> Pa
     elif any(several.errors for several in results.values()):
         _bars(right, results, colours, "calls that failed, %", lambda run: run.failed * 100)
     else:
-        _bars(right, results, colours, "calls to that backend, %", lambda run: (run.special or 0.0) * 100)
+        _bars(right, results, colours, "calls to that backend, or lost, %", lambda run: (run.special or 0.0) * 100)
     rounds = max(len(several.runs) for several in results.values())
     figure.suptitle(f"{scenario.title[0].upper()}{scenario.title[1:]}; load {scenario.load:.2f}, rounds: {rounds}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def _columns(scenario: Scenario) -> list[_Column]:
     columns = [_Column(f"p{percent:g} ms", _latency(percent), 0) for percent in PERCENTILES]
     columns.append(_Column("failed %", lambda run: run.failed * 100, 2))
     if scenario.has_special:
-        columns.append(_Column("to it %", lambda run: (run.special or 0.0) * 100, 2))
+        columns.append(_Column("to it, or lost %", lambda run: (run.special or 0.0) * 100, 2))
     columns.append(_Column("CPU µs", lambda run: run.cpu * 1e6, 0))
     columns.append(_Column("late ms", lambda run: run.late * 1e3, 1))
     columns.append(_Column("busy %", lambda run: run.busy, 0))
