@@ -132,6 +132,12 @@ def hedge_for(config: PoolConfig, method: str) -> float | None:
     return 0.0 if found == P95 else cast("float | None", found)
 
 
+def hedges(config: PoolConfig) -> bool:
+    """Say whether second copies are sent of RPCs of any method."""
+    given = config.hedge_after
+    return any(value is not None for value in (given.values() if isinstance(given, Mapping) else (given,)))
+
+
 def _find(given: Any, method: str) -> Any:
     if not isinstance(given, Mapping):
         return given

@@ -476,3 +476,25 @@ def test_what_a_call_raises_is_gone_without_a_garbage_collection(
         assert fail()() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.usefixtures("sync_only")
+@pytest.mark.parametrize("how", ["__call__", "with_call"])
+def test_hedged_calls_can_be_made_in_done_callbacks(make_pool: MakePool, servers: Two, how: str) -> None:
+    pool = make_pool(**HEDGED)
+    method = pool.raw.unary_unary(f"{ECHO}Unary")
+    outcomes: SimpleQueue[Any] = SimpleQueue()
+
+    def ask_again(_: grpc.Future) -> None:
+        try:
+            outcomes.put([getattr(method, how)(b"y", timeout=10) for _ in range(2)])
+        except BaseException as error:
+            outcomes.put(error)
+
+    # Two, for two members: one of the calls is told of in the thread that waits for it.
+    method.future(b"x").add_done_callback(ask_again)
+    got = outcomes.get(timeout=60)
+    assert [each if how == "__call__" else each[0] for each in got] == [b"y"] * 2
+    # Elsewhere hedging goes on.
+    servers[0].fail(UNAVAILABLE)
+    assert [pool.unary() for _ in range(2)] == [b"x"] * 2

@@ -13,7 +13,16 @@ from ..core.line import describe_closed, describe_full, describe_wait, longest
 from ..outcome import left
 from .errors import RpcPoolFull, RpcPoolTimeout, RpcWaitClosed
 
-__all__ = ["Line"]
+__all__ = ["Line", "Teller"]
+
+
+class Teller(threading.local):
+    """Whether this is one of the threads, one for each channel, in which grpc tells that RPCs have ended.
+
+    There callbacks of the user's run too; and what waits there for a future waits for itself, perhaps.
+    """
+
+    is_this = False
 
 
 class Line:
@@ -21,14 +30,17 @@ class Line:
 
     Arguments:
         acquire_timeout: how long an RPC may wait, in seconds; None: as long as its own deadline allows.
+        hedges: whether there are RPCs of which second copies are sent.
 
     Attributes:
         resends: whether an RPC that the server refused to look at is sent again.
         building: held while multicallables are made and remembered.
+        teller: whether this is a thread that tells the ends of RPCs; None where nobody needs to know.
     """
 
-    def __init__(self, engine: Engine, acquire_timeout: float | None) -> None:
+    def __init__(self, engine: Engine, acquire_timeout: float | None, hedges: bool = False) -> None:
         self._engine = engine
+        self.teller = Teller() if hedges else None
         # Only then is it known that the server has a limit, and that it is no wonder if it refuses something.
         self.resends = engine.admission.capped
         self._acquire_timeout = acquire_timeout

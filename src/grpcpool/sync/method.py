@@ -221,9 +221,14 @@ class Method:
         finally:
             del error
 
-    def hedge(self, request: Any, timeout: float | None, *arguments: Any) -> Any:
-        """Run a blocking RPC of which a second copy may be sent, and return its call."""
-        return hedging.run(self, request, timeout, *arguments)
+    def hedge(self, request: Any, timeout: float | None, *arguments: Any) -> tuple[Any, Any]:
+        """Run a blocking RPC of which a second copy may be sent; return its result, and its call."""
+        if self._line.teller is None or self._line.teller.is_this:
+            # Copies are futures, whose ends nobody could tell. (A blocking call sees to its end itself.)
+            result: tuple[Any, Any] = self.block("with_call", request, timeout, *arguments)
+            return result
+        call = hedging.run(self, request, timeout, *arguments)
+        return call.result(), call
 
     def stream(self, request: Any, timeout: float | None, *arguments: Any) -> Any:
         """Start a server stream that may begin anew, and return its call."""
@@ -307,9 +312,20 @@ class Method:
                 return self.start(lease, take, how, request, left(timeout, started), *arguments)
             raise
         subscribe = getattr(call, "add_callback", None)
-        if subscribe is not None and not subscribe(flight.ended):
+        if subscribe is not None and not subscribe(flight.ended if self._line.teller is None else self._noting(flight)):
             flight.ended()
         return call
+
+    def _noting(self, flight: InFlight) -> Callable[[], None]:
+        teller = self._line.teller
+        assert teller is not None
+
+        def ended() -> None:
+            # The first of all callbacks, so those that come after it find this said.
+            teller.is_this = True
+            flight.ended()
+
+        return ended
 
 
 def _nothing() -> None:

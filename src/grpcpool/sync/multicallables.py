@@ -131,7 +131,7 @@ class HedgedUnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method and block until it has ended."""
-        return self._method.hedge(request, timeout, metadata, credentials, wait_for_ready, compression).result()
+        return self._method.hedge(request, timeout, metadata, credentials, wait_for_ready, compression)[0]
 
     def with_call(
         self,
@@ -143,8 +143,7 @@ class HedgedUnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         compression: grpc.Compression | None = None,
     ) -> Any:
         """Invoke the method, block until it has ended, and return the response with the call."""
-        call = self._method.hedge(request, timeout, metadata, credentials, wait_for_ready, compression)
-        return call.result(), call
+        return self._method.hedge(request, timeout, metadata, credentials, wait_for_ready, compression)
 
     def future(
         self,

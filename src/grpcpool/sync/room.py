@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 
 import grpc
 
-from .. import forks
+from .. import forks, retry
 from ..assembly import assemble
 from ..config import PoolConfig
 from ..connectivity import IDLE, connectivity_of
@@ -65,7 +65,7 @@ class SyncRoom(forks.Forkable):
         self.subscribers = Subscribers()
         self.engine = assemble(config, self)
         self._lookout = Lookout(self.engine, time.monotonic, idle=IDLE, translate=connectivity_of)
-        self._line = Line(self.engine, config.acquire_timeout)
+        self._line = Line(self.engine, config.acquire_timeout, retry.hedges(config))
         self._failover = Failover(self.engine, config, self._lookout.is_connected)
         # For the channels of single members: whoever asked for one is not given another.
         self._no_failover = Failover(self.engine, None, self._lookout.is_connected)
