@@ -16,7 +16,7 @@ import grpcpool
 from grpcpool import affinity
 from grpcpool.keys import Key, current_key
 from grpcpool.strategies import Clock, ConsistentHash, Member
-from grpcpool.testing import ECHO, ServerProcess
+from grpcpool.testing import ECHO, FaultServer, ServerProcess
 
 from .flavours import Flavour, Pool
 from .waiting import until
@@ -56,7 +56,8 @@ def make_pool(flavour: Flavour, server: ServerProcess) -> Iterator[Callable[...,
     made: list[Pool] = []
 
     def make(**options: Any) -> Pool:
-        pool = flavour.insecure(server.target, **{"size": 2, "affinity_header": HEADER, **options})
+        target = options.pop("target", server.target)
+        pool = flavour.insecure(target, **{"size": 2, "affinity_header": HEADER, **options})
         made.append(pool)
         pool.wait_ready(min_ready=pool.config.member_count)
         return pool
@@ -234,6 +235,43 @@ def test_the_key_is_that_of_one_rpc_and_not_of_what_runs_on_its_behalf(pool: Poo
 
 
 # --- what goes wrong
+
+
+@pytest.mark.parametrize("retried", [False, True])
+@pytest.mark.parametrize("kind", ["Unary", "ServerStream"])
+def test_what_is_sent_again_is_picked_for_by_the_same_key(
+    flavour: Flavour,
+    make_pool: Callable[..., Pool],
+    recorder: Recorder,
+    fault_server: FaultServer,
+    kind: str,
+    retried: bool,
+) -> None:
+    if kind == "ServerStream" and not retried:
+        pytest.skip("streams stay where they are")
+    options: dict[str, Any] = {"idempotent": "*", "retry": grpcpool.Retry(backoff_min=0.01)} if retried else {}
+    pool = make_pool(strategy=recorder, target=fault_server.target, unresponsive_after=None, **options)
+    fault_server.refuse_streams(times=1)
+    if kind == "Unary":
+        assert pool.unary(metadata=MINE) == b"x"
+    else:
+        assert pool.server_stream(metadata=MINE) == [b"x"] * 3
+    assert len(recorder.keys) >= 2
+    assert set(recorder.keys) == {"mine"}
+
+
+def test_a_stream_is_begun_anew_by_the_key_of_the_block_that_it_began_in(
+    flavour: Flavour, make_pool: Callable[..., Pool], recorder: Recorder, fault_server: FaultServer
+) -> None:
+    pool = make_pool(
+        strategy=recorder, target=fault_server.target, idempotent="*", retry=grpcpool.Retry(backoff_min=0.01)
+    )
+    fault_server.fail(grpc.StatusCode.UNAVAILABLE, times=1)
+    with affinity("mine"):
+        call = pool.begin_stream()
+    assert flavour.read(call) == b"x"
+    assert recorder.keys == ["mine", "mine"]
+    flavour.cancel(call)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ class RetriedStream(grpc.Call):
         # Nothing has arrived yet, and nothing else speaks against another attempt.
         self._open = can_repeat(self._metadata)
         self._cancelled = threading.Event()
+        # The affinity key is that of the moment in which the RPC was begun, wherever it is read from.
+        self._context = copy_context()
         self._callbacks: list[Callable[[], object]] = []
         self._lease = Lease(timed=False)
         self._call = method.start(
@@ -95,7 +98,7 @@ class RetriedStream(grpc.Call):
         try:
             call = method.start(
                 lease,
-                lambda lease: method.source.elsewhere(lease, course.tried),
+                self._elsewhere,
                 "__call__",
                 self._request,
                 left(self._timeout, self._started),
@@ -114,6 +117,10 @@ class RetriedStream(grpc.Call):
             # Cancelled in between, when there was nothing to be cancelled.
             self._call.cancel()
         return True
+
+    def _elsewhere(self, lease: Lease) -> bool:
+        # In a copy, for several threads may read at once, and a context is entered by one at a time.
+        return self._context.copy().run(self._method.source.elsewhere, lease, self._course.tried)
 
     def _settle(self) -> None:
         """From now on there is no other attempt."""
