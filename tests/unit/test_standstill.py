@@ -74,6 +74,35 @@ def test_whoever_need_not_wait_picks_as_before() -> None:
     assert still.engine.generation.members == tuple(still.members)
 
 
+class Overtaken:
+    """An engine on which something is published just after somebody has read what there is to pick."""
+
+    def __init__(self, engine: Any) -> None:
+        vars(self).update(engine=engine, following=[])
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.engine, name)
+        if name == "generation" and self.following:
+            self.following.pop()()
+        return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.engine, name, value)
+
+
+def test_what_is_published_in_the_moment_in_which_it_begins_is_not_lost() -> None:
+    still = Still()
+    gone = still.members[0]
+    engine: Any = Overtaken(still.engine)
+    standstill = Standstill(engine, still.lookout, still.wait)
+    engine.following.append(lambda: still.room.tell(Observed(gone, Connectivity.TRANSIENT_FAILURE)))
+    standstill.begin()
+    assert standstill.hold()
+    standstill.end()
+    still.engine.pump()
+    assert still.engine.generation.members == (still.members[1],)
+
+
 def test_nothing_is_decided_or_seen_meanwhile_and_nothing_is_lost() -> None:
     still = Still()
     still.standstill.begin()

@@ -8,12 +8,13 @@ from .engine import Engine
 from .generation import Generation
 from .lookout import Lookout
 from .member import Member
+from .messages import Republish
 
 __all__ = ["Standstill"]
 
 
 class Standstill:
-    """Keeps a pool from picking, from deciding and from looking, from `begin` to `end`.
+    """Keeps a pool from picking, from deciding and from looking, from `begin` to `end`; a `pump` is due after that.
 
     Picks wait meanwhile, in the thread of whoever wants one, and then go on. What they read is replaced for that; so it
     costs nothing while there is no standstill.
@@ -59,6 +60,9 @@ class Standstill:
         # Else somebody has published in spite of it.
         if self._engine.generation is self._instead:
             self._engine.generation = self._before
+        if self._instead is not self._before:
+            # What was published at the very moment in which `begin` read what there was before is found nowhere.
+            self._engine.post(Republish())
         self._engine.release(self)
         self._lookout.release(self)
 
