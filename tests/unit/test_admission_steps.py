@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from time import sleep
-from types import FrameType
-from typing import Any, NoReturn
 
 import pytest
 
@@ -20,40 +16,9 @@ from grpcpool.core.lease import NOBODY, Lease
 
 from .front import Front, at_rest
 from .helpers import in_threads
+from .moment import Moment, strike
 
 # --- at every single step
-
-
-class Moment:
-    """Something that happens once, at the n-th line that is run of the line's own code."""
-
-    def __init__(self, at: int, happens: Callable[[], object]) -> None:
-        self.left = at
-        self.happens = happens
-
-    def trace(self, frame: FrameType, what: str, argument: object) -> Any:
-        return self.line if frame.f_code.co_filename == admission.__file__ else None
-
-    def line(self, frame: FrameType, what: str, argument: object) -> Any:
-        if what == "line":
-            self.left -= 1
-            if self.left == 0:
-                sys.settrace(None)
-                self.happens()
-        return self.line
-
-    @contextmanager
-    def awaited(self) -> Iterator[None]:
-        before = sys.gettrace()
-        sys.settrace(self.trace)
-        try:
-            yield
-        finally:
-            sys.settrace(before)
-
-
-def strike() -> NoReturn:
-    raise KeyboardInterrupt
 
 
 class Scene:
@@ -122,7 +87,7 @@ def test_whatever_another_thread_does_at_whatever_step_no_slot_is_lost(what: str
     # While this thread is at it, all that another one can do is to leave its news. So it may as well be this one.
     for at in itertools.count(1):
         scene = Scene(waiting)
-        moment = Moment(at, getattr(scene, other))
+        moment = Moment(at, getattr(scene, other), admission.__file__)
         with moment.awaited():
             getattr(scene, what)()
         if moment.left > 0:
@@ -136,7 +101,7 @@ def test_an_interrupt_at_whatever_step_loses_no_slot(what: str, waiting: int) ->
     for at in itertools.count(1):
         scene = Scene(waiting)
         line = scene.front.line
-        moment = Moment(at, strike)
+        moment = Moment(at, strike, admission.__file__)
         with moment.awaited(), suppress(KeyboardInterrupt):
             getattr(scene, what)()
         if moment.left > 0:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import pytest
 
+from grpcpool.core import driver
 from grpcpool.core.counters import Tally
 from grpcpool.core.driver import Driver
 from grpcpool.core.machine import Machine
@@ -16,6 +19,7 @@ from grpcpool.endpoint import Endpoint
 from grpcpool.testing import FakeClock
 
 from .helpers import in_threads
+from .moment import Moment, strike
 
 
 class Recorder:
@@ -82,6 +86,26 @@ def test_a_machine_that_cannot_settle_is_asked_again() -> None:
     recorder.driver.post(Tick())
     recorder.driver.pump()
     assert recorder.effects, "what was to be done is done now"
+
+
+def test_an_interrupt_at_any_step_leaves_nothing_undone() -> None:
+    undisturbed = Recorder()
+    undisturbed.driver.post(Open())
+    undisturbed.driver.pump()
+    steps = 0
+    for at in itertools.count(1):
+        recorder = Recorder()
+        recorder.driver.post(Open())
+        moment = Moment(at, strike, driver.__file__)
+        with suppress(KeyboardInterrupt), moment.awaited():
+            recorder.driver.pump()
+        if moment.left > 0:
+            break
+        steps += 1
+        # Nobody else has to come for that, unless it was not even begun.
+        if at > 1:
+            assert list(map(type, recorder.effects)) == list(map(type, undisturbed.effects))
+    assert steps > 20
 
 
 def test_messages_posted_by_effects_are_handled_after_them() -> None:

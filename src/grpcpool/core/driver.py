@@ -27,7 +27,7 @@ class Driver:
         on_error: told of an exception that `perform` or the machine raised; must not raise.
     """
 
-    __slots__ = ("_clock", "_inbox", "_on_error", "_perform", "_turn", "machine")
+    __slots__ = ("_clock", "_effects", "_inbox", "_on_error", "_perform", "_turn", "_unsettled", "machine")
 
     def __init__(
         self,
@@ -42,6 +42,9 @@ class Driver:
         self._perform = perform
         self._on_error = on_error
         self._inbox: deque[Input] = deque()
+        # What is left to be done about messages that were handed over. Both outlive an interrupt.
+        self._effects: deque[Effect] = deque()
+        self._unsettled = False
         self._turn = Turn()
 
     def post(self, message: Input) -> None:
@@ -50,7 +53,16 @@ class Driver:
 
     def pump(self) -> None:
         """Work off the inbox, unless someone is at it already."""
-        self._turn.work(self._inbox.__len__, self._work)
+        try:
+            self._turn.work(self._pending, self._work)
+        except BaseException:
+            # Ctrl-C has struck in this thread, of all threads. What it has left over is not to wait for the next
+            # message, which may be long in coming.
+            self._turn.work(self._pending, self._work)
+            raise
+
+    def _pending(self) -> object:
+        return self._inbox or self._effects or self._unsettled
 
     def hold(self, token: object) -> bool:
         """Take the turn, so that nothing is worked off until `release`; False if someone is at it. Never waits."""
@@ -63,33 +75,40 @@ class Driver:
     def discard(self) -> None:
         """Do nothing any more, not even what is under way further up the stack."""
         self._inbox.clear()
+        self._effects.clear()
+        self._unsettled = False
         self._perform = self._on_error = _ignore
 
     def _work(self) -> None:
         """Hand over the messages there are, and carry out what comes of them together."""
-        now = self._clock()
-        for _ in range(len(self._inbox)):
-            try:
-                self.machine.take(self._inbox.popleft(), now)
-            except Exception as error:
-                self._on_error(error)
-        try:
-            effects = self.machine.settle(now)
-        except Exception as error:
-            self._on_error(error)
-            return
+        if not self._effects:
+            self._decide()
         interrupt: BaseException | None = None
-        for effect in effects:
+        while self._effects:
             # One effect that fails must not take the others with it: a channel that cannot be closed is no reason not
             # to publish the next generation. The same goes for one that Ctrl-C strikes.
             try:
-                self._perform(effect)
+                self._perform(self._effects.popleft())
             except Exception as error:
                 self._on_error(error)
             except BaseException as error:
                 interrupt = error
         if interrupt is not None:
             raise interrupt
+
+    def _decide(self) -> None:
+        now = self._clock()
+        self._unsettled = True
+        for _ in range(len(self._inbox)):
+            try:
+                self.machine.take(self._inbox.popleft(), now)
+            except Exception as error:
+                self._on_error(error)
+        try:
+            self._effects.extend(self.machine.settle(now))
+        except Exception as error:
+            self._on_error(error)
+        self._unsettled = False
 
 
 def _ignore(_: object) -> None:
