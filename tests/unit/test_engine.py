@@ -220,6 +220,17 @@ def test_an_interrupted_publishing_is_made_up_for() -> None:
     assert room.engine.generation is not stale
 
 
+def test_an_interrupted_publishing_of_a_close_does_not_keep_rpcs_going_round() -> None:
+    room = Room()
+    room.tell(Open())
+    room.connect_all()
+    before = room.engine.generation
+    room.tell(Close())
+    room.engine.generation = before
+    with pytest.raises(PoolClosed):
+        room.engine.attempt(Lease())
+
+
 def test_listeners_come_and_go_and_picks_are_told_to_them_from_then_on() -> None:
     room = Room()
     room.tell(Open())

@@ -197,6 +197,9 @@ class Engine:
             if member is None and self.generation is generation:
                 # It has not: an interrupt must have struck the publishing.
                 self._room.tell(Republish())
+                if self.machine.closed:
+                    # Which publishes no more.
+                    self._room.refuse()
             member = None
 
     def course(self, plan: Plan) -> Course:
