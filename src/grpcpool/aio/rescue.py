@@ -16,7 +16,7 @@ import grpc
 
 from ..failover import LOOK_EVERY, LOOKS, can_repeat
 from ..inflight import InFlight
-from ..outcome import left
+from ..outcome import UNAVAILABLE, left
 from .interceptors import raised
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ def _move(fields: dict[str, Any], error: grpc.aio.AioRpcError) -> Any:
     flight, timeout = sent[0], sent[2]
     method: Method = flight.method  # type: ignore[assignment]
     failover = method.failover
+    if error.code() is UNAVAILABLE and not failover.has_others((flight.member,)):
+        # While everything is down each RPC comes by here, and there is nowhere to go.
+        return None
     course = failover.course(method.plan, flight.member)
     end = failover.end(error.code(), error.details(), error.trailing_metadata(), flight.member)
     if end.lost:
