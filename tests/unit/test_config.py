@@ -209,6 +209,16 @@ def test_what_the_user_says_wins_over_what_the_pool_would_set() -> None:
     assert len(found) == len(dict(found))
 
 
+@pytest.mark.parametrize("minimum", [0.1, 1.0, 20.0])
+def test_an_eager_channel_tries_at_least_once_in_each_backoff_min(minimum: float) -> None:
+    found = dict(config(backoff_min=minimum).channel_options(eager=True))
+    pause = found["grpc.max_reconnect_backoff_ms"]
+    assert pause == found["grpc.initial_reconnect_backoff_ms"]
+    # With grpc's own jitter.
+    assert pause * 1.2 <= 1000 * minimum
+    assert dict(config(backoff_min=minimum).channel_options())["grpc.max_reconnect_backoff_ms"] == 30_000
+
+
 @pytest.mark.parametrize("key", ["grpc.use_local_subchannel_pool", b"grpc.use_local_subchannel_pool"])
 @pytest.mark.parametrize("value", [0, False, "0", "1", b"1", 0.5, "", None])
 def test_members_never_share_connections(key: Any, value: Any) -> None:

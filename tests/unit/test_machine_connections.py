@@ -7,6 +7,7 @@ import pytest
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
 from grpcpool.core.member import Member
+from grpcpool.core.members import FORGOTTEN, MOST_EAGER
 from grpcpool.core.messages import Abort, Close, Open, Resize, Tick, Wanted
 
 from .world import FAILED, READY, World, connected, opened
@@ -163,15 +164,15 @@ def test_a_channel_closed_from_outside_is_replaced() -> None:
 # --- demand
 
 
-def all_down(**policy: object) -> World:
-    world = opened(size=2, backoff_min=1.0, **policy)
+def all_down(*targets: str, size: int = 2, **policy: object) -> World:
+    world = opened(*targets, size=size, backoff_min=1.0, **policy)
     for member in list(world.channels):
         world.fail(member)
         world.clock.advance(0.1)
     return world
 
 
-def test_an_rpc_that_finds_nobody_gets_a_fresh_channel_at_most_once_in_a_while() -> None:
+def test_an_rpc_that_finds_nobody_gets_a_fresh_channel_that_goes_on_trying() -> None:
     world = all_down()
     first, second = world.channels
     assert world.hopeless
@@ -179,15 +180,56 @@ def test_an_rpc_that_finds_nobody_gets_a_fresh_channel_at_most_once_in_a_while()
     (fresh,) = world.fallback
     assert not world.hopeless
     assert world.closed == [first], "the one that has waited longest"
+    assert fresh.eager
     world.tell(Wanted())
     assert len(world.ever) == 3, "there is hope now"
     world.fail(fresh)
+    for _ in range(3):
+        world.clock.advance(1.0)
+        world.tell(Wanted())
+    assert len(world.ever) == 3, "it tries again by itself"
+    assert set(world.channels) == {second, fresh}
+
+
+def test_every_endpoint_is_tried_for_it_may_be_the_first_to_be_back() -> None:
+    world = all_down("a", "b", "c", size=6)
     world.tell(Wanted())
-    assert len(world.ever) == 3, "not so soon again"
-    world.clock.advance(1.0)
+    assert sorted(member.endpoint for member in world.fallback) == ["a", "b", "c"]
+    assert all(member.eager for member in world.fallback)
+    assert len(world.ever) == 9
+
+
+def test_of_many_endpoints_a_few_go_on_trying_and_the_others_have_their_turns() -> None:
+    targets = [f"t{number}" for number in range(MOST_EAGER + 3)]
+    world = all_down(*targets, size=len(targets))
     world.tell(Wanted())
-    assert len(world.ever) == 4
-    assert world.closed == [first, second]
+    assert [member.endpoint for member in world.fallback] == targets[:MOST_EAGER]
+    for turn in range(5):
+        for member in world.fallback:
+            world.fail(member)
+        world.tell(Wanted())
+        assert world.hopeless, "not so soon again"
+        world.clock.advance(1.0)
+        world.tell(Wanted())
+        (fresh,) = world.fallback
+        assert fresh.endpoint == targets[MOST_EAGER + turn % 3]
+        assert not fresh.eager
+
+
+def test_when_no_rpc_waits_any_more_the_attempts_become_seldom_again() -> None:
+    world = all_down(max_reconnect_attempts=100)
+    world.tell(Wanted())
+    (fresh,) = world.fallback
+    world.fail(fresh)
+    started = world.clock()
+    while fresh in world.channels:
+        assert world.machine.wake_at is not None
+        world.clock.now = world.machine.wake_at
+        world.tell(Tick())
+        for member in list(world.questions):
+            world.answer(member, "refused")
+    assert FORGOTTEN <= world.clock() - started < 30
+    assert not any(member.eager for member in world.channels)
 
 
 def test_whoever_comes_back_brings_the_others_of_its_endpoint_along() -> None:

@@ -93,8 +93,8 @@ class World:
     # --- what may happen
 
     def tell(self, message: Input) -> None:
-        # Without those that were picked only because nobody was there whose server serves.
-        before = [member for member in self.ready if self.machine.slots[member].serves]
+        # Without those that were picked only because too few others were there.
+        before = [member for member in self.ready if self.machine.slots[member].usable]
         self.driver.post(message)
         self.driver.pump()
         self.check()

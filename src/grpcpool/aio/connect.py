@@ -13,6 +13,7 @@ from ..checks import is_insecure
 from ..config import PoolConfig, credentials_for_member
 from ..connectivity import private_check
 from ..core.lookout import Check
+from ..core.member import Member
 from ..liveness import ALIVE_METHOD, verdict
 from .calls import let_go_of_calls
 
@@ -36,7 +37,7 @@ def plain_channel() -> grpc.aio.Channel:
     return cast("grpc.aio.Channel", _state.plain)
 
 
-def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) -> grpc.aio.Channel:
+def build_channel(config: PoolConfig, member: Member, interceptors: Sequence[Any]) -> grpc.aio.Channel:
     """Return a new channel for one member, bound to the running loop.
 
     grpc's factories are looked up now, not when this module was imported: instrumentation replaces them, and a member
@@ -47,18 +48,18 @@ def build_channel(config: PoolConfig, target: str, interceptors: Sequence[Any]) 
     credentials = credentials_for_member(config)
     # By keyword, all of them: what instrumentation puts in the factory's place often looks for `interceptors` there.
     arguments: dict[str, Any] = {
-        "options": config.channel_options(),
+        "options": config.channel_options(eager=member.eager),
         "compression": config.compression,
         "interceptors": list(interceptors),
     }
     _state.building = True
     _state.plain = None
-    _state.recipe = (target, credentials, arguments)
+    _state.recipe = (member.endpoint, credentials, arguments)
     try:
         if is_insecure(credentials):
-            channel = grpc.aio.insecure_channel(target, **arguments)
+            channel = grpc.aio.insecure_channel(member.endpoint, **arguments)
         else:
-            channel = grpc.aio.secure_channel(target, credentials, **arguments)
+            channel = grpc.aio.secure_channel(member.endpoint, credentials, **arguments)
         channel = _state.plain or channel
     finally:
         _state.building = False

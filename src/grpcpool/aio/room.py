@@ -242,7 +242,7 @@ class AioRoom(forks.Forkable):
     # --- for the engine
 
     def build(self, member: Member) -> None:
-        channel = build_channel(self._config, member.endpoint, for_members(self.interceptors))
+        channel = build_channel(self._config, member, for_members(self.interceptors))
         share(self.interceptors, channel)
         member.channel = channel
         member.bound = self._counted(Pinned(self.engine, member))

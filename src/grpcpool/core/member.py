@@ -37,6 +37,7 @@ class Member:
         endpoint: the gRPC target that the member connects to.
         weight: the endpoint's relative share of the traffic.
         born: when it was made, on the pool's clock.
+        eager: RPCs wait for it: its channel does not wait longer and longer between its attempts to connect.
         leases: the RPCs in flight, a token each. ``len(member.leases)`` is their number without a call; a set, because
             adding to it and removing from it are single steps for the interpreter, and because removing what is no
             longer there says so: an RPC can end only once.
@@ -73,6 +74,7 @@ class Member:
         "channel",
         "closed",
         "count",
+        "eager",
         "endpoint",
         "id",
         "latency",
@@ -88,11 +90,21 @@ class Member:
         "weight",
     )
 
-    def __init__(self, id: int, endpoint: str, *, weight: float = 1, born: float = 0.0, limit: int = UNLIMITED) -> None:
+    def __init__(
+        self,
+        id: int,
+        endpoint: str,
+        *,
+        weight: float = 1,
+        born: float = 0.0,
+        limit: int = UNLIMITED,
+        eager: bool = False,
+    ) -> None:
         self.id = id
         self.endpoint = endpoint
         self.weight = weight
         self.born = born
+        self.eager = eager
         self.leases: set[Hashable] = set()
         self.retired = False
         self.latency: float | None = None

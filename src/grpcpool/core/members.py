@@ -6,6 +6,7 @@ does not exist.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,11 @@ from .window import Window
 
 __all__ = ["TRANSITIONS", "Members"]
 
+# So many endpoints at most are tried at an even pace while RPCs find nobody; of the others, one each `backoff_min`.
+# An attempt costs well below a millisecond of CPU, so these take less than 1 % of a core.
+MOST_EAGER = 4
+# So many times `backoff_min` without an RPC that found nobody, and nobody is waiting any more.
+FORGOTTEN = 2
 # How often a primer may fail before a resize, or the member that was to be replaced, goes without the new one.
 PRIMINGS = 3
 
@@ -49,24 +55,35 @@ class Members:
         self._rng = rng
         self._next_id = 0
         self.next_favour = 0.0
+        # When an RPC last found nobody.
+        self._wanted_at = -math.inf
         # Whose primers run, and whether their answers count: not those from before the connection was lost.
         self._primers: dict[Member, bool] = {}
 
     # --- coming and going
 
     def add(
-        self, count: int, now: float, *, joining: bool = False, failures: int = 0, like: Member | None = None
+        self,
+        count: int,
+        now: float,
+        *,
+        joining: bool = False,
+        failures: int = 0,
+        like: Member | None = None,
+        eager: bool = False,
     ) -> list[Slot]:
         """Make new members, spread over the endpoints, and have their channels made.
 
         Arguments:
             like: they go where this one is, instead.
+            eager: see `Member`.
         """
         slots = []
         for _ in range(count):
             taken = [slot.member.endpoint for slot in self.slots.values() if slot.phase is not Phase.DRAINING]
             endpoint = place(self._policy.endpoints, taken) if like is None else Endpoint(like.endpoint, like.weight)
-            member = Member(self._next_id, endpoint.target, weight=endpoint.weight, born=now, limit=self._policy.cap)
+            cap = self._policy.cap
+            member = Member(self._next_id, endpoint.target, weight=endpoint.weight, born=now, limit=cap, eager=eager)
             self._next_id += 1
             member.forgive(self._policy.max_consecutive_failures)
             condition = Condition(Window(self._policy.health_window))
@@ -273,6 +290,8 @@ class Members:
         if not slot.built:
             slot.since = now
             self.out.append(OpenChannels((slot.member,)))
+        elif slot.member.eager and now - self._wanted_at >= FORGOTTEN * self._policy.backoff_min:
+            self._replace(slot, now)
         elif not slot.trying:
             # The attempt itself is grpc's, on a schedule like ours but with a jitter of its own.
             slot.trying = True
@@ -283,12 +302,13 @@ class Members:
             slot.trying = False
             self._explain(slot)
 
-    def _replace(self, slot: Slot, now: float) -> None:
+    def _replace(self, slot: Slot, now: float, *, eager: bool = False) -> None:
         """Let a fresh channel take the member's place. The old one stays until its last RPC has ended."""
         self.retire(slot, slot.error or "its connection was lost", now)
         # The failures go along, so that the waits keep growing: a channel made anew starts with quick attempts of its
         # own anyway, and making channels is not free (create and close leak a little in grpc).
-        successor = self.add(1, now, failures=slot.failures)[0]
+        where = slot.member if eager else None
+        successor = self.add(1, now, failures=slot.failures, like=where, eager=eager)[0]
         successor.error = slot.error
         successor.primings = slot.primings
         # To another connection everything may look different; so it is tried first, but does not begin anew.
@@ -299,20 +319,30 @@ class Members:
     # --- demand
 
     def wanted(self, now: float) -> None:
-        """An RPC found nobody to go to: let one member try to connect at once, whatever it waits for.
+        """An RPC found nobody to go to: have connections tried at once, whatever is waited for, and often from now on.
 
         A channel that has failed sits out its backoff, up to half a minute, even if the server is back; and there is
-        no way to make it try earlier, but a fresh channel tries at once. So the member that has waited longest gets
-        one, which the RPC then waits for as it would with a plain channel that was idle. At most once per
-        ``backoff_min``, for channels are not free, and all of the RPCs of a moment can wait for the same one.
+        no way to make it try earlier, but a fresh channel tries at once. So those that have waited longest get one,
+        which the RPC then waits for as it would with a plain channel that was idle. It is an eager one, for it is not
+        known which endpoint will be back first; and only as long as RPCs find nobody. Where there are many endpoints,
+        a few are tried like that, and the others get a fresh channel in turn. At most once per ``backoff_min``, for
+        channels are not free, and all of the RPCs of a moment can wait for the same ones.
         """
+        self._wanted_at = now
         if now < self.next_favour:
             return
-        nobody = all(slot.joining or slot.phase in (Phase.DOWN, Phase.DRAINING) for slot in self.slots.values())
-        waiting = [slot for slot in self.slots.values() if slot.phase is Phase.DOWN and slot.built and not slot.joining]
-        if nobody and waiting:
-            self.next_favour = now + self._policy.backoff_min
-            self._replace(min(waiting, key=lambda slot: slot.since), now)
+        slots = [slot for slot in self.slots.values() if slot.phase is not Phase.DRAINING and not slot.joining]
+        if any(slot.phase is not Phase.DOWN for slot in slots):
+            return
+        eager = {slot.member.endpoint for slot in slots if slot.member.eager}
+        waiting = [slot for slot in slots if slot.built and slot.member.endpoint not in eager]
+        first: dict[str, Slot] = {}
+        for slot in sorted(waiting, key=lambda slot: slot.since):
+            first.setdefault(slot.member.endpoint, slot)
+        self.next_favour = now + self._policy.backoff_min
+        room = MOST_EAGER - len(eager)
+        for slot in list(first.values())[: max(room, 1)]:
+            self._replace(slot, now, eager=room > 0)
 
     def _revive(self, endpoint: str, now: float) -> None:
         """Somebody reached this endpoint: those that wait for it need not wait any longer."""

@@ -13,6 +13,7 @@ from ..checks import is_insecure
 from ..config import PoolConfig, credentials_for_member
 from ..connectivity import IDLE, private_check
 from ..core.lookout import Check
+from ..core.member import Member
 from ..liveness import ALIVE_METHOD, verdict
 
 __all__ = ["ask", "build_channel", "building", "plain_channel", "watch"]
@@ -34,7 +35,7 @@ def plain_channel(target: str, credentials: Any, options: Any, compression: grpc
     return cast("grpc.Channel", _state.plain)
 
 
-def build_channel(config: PoolConfig, target: str) -> grpc.Channel:
+def build_channel(config: PoolConfig, member: Member) -> grpc.Channel:
     """Return a new channel for one member.
 
     grpc's factories are looked up now, not when this module was imported: instrumentation replaces them, and a member
@@ -43,14 +44,14 @@ def build_channel(config: PoolConfig, target: str) -> grpc.Channel:
     gone through whatever else is in the place of grpc's factory, and the member must not do so again.
     """
     credentials = credentials_for_member(config)
-    options = config.channel_options()
+    options = config.channel_options(eager=member.eager)
     _state.building = True
     _state.plain = None
     try:
         if is_insecure(credentials):
-            channel = grpc.insecure_channel(target, options=options, compression=config.compression)
+            channel = grpc.insecure_channel(member.endpoint, options=options, compression=config.compression)
         else:
-            channel = grpc.secure_channel(target, credentials, options=options, compression=config.compression)
+            channel = grpc.secure_channel(member.endpoint, credentials, options=options, compression=config.compression)
         return _state.plain or channel
     finally:
         _state.building = False

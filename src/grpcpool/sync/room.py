@@ -237,7 +237,7 @@ class SyncRoom(forks.Forkable):
     def build(self, member: Member) -> None:
         engine = self.engine
         machine = engine.machine
-        channel = build_channel(self._config, member.endpoint)
+        channel = build_channel(self._config, member)
         if machine is not engine.machine:
             # What gives the credentials has forked, and in the child nobody has asked for this.
             return
