@@ -242,6 +242,22 @@ def test_a_member_that_is_away_is_not_given() -> None:
     assert waiter.lease.member is away
 
 
+def test_a_member_that_is_away_has_room_when_nobody_waits_any_more() -> None:
+    front = Front(size=2, cap=1)
+    away, stays = front.members
+    first, second = front.fill()
+    waiter = front.wait()
+    assert away.limit == stays.limit == 0
+    front.line.adopt((stays,))
+    front.end(first)
+    assert not Lease().take(away, front.clock), "those who pick from what was published before overtake nobody"
+    front.end(second)
+    assert front.woken == [waiter]
+    # By way of its own channel.
+    assert Lease().take(away, front.clock)
+    assert not Lease().take(away, front.clock)
+
+
 def test_a_member_that_leaves_and_comes_back_is_as_all_others() -> None:
     front = Front(size=2)
     leases = front.fill()

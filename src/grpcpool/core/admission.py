@@ -141,6 +141,8 @@ class Admission:
         self._turn = Turn()
         self._members: tuple[Member, ...] = ()
         self._known: frozenset[Member] = frozenset()
+        # Who was shut with the others and has left, perhaps only for a while.
+        self._away: set[Member] = set()
         self._closed = False
         # While it is shut: no member has room, but for what is in the news.
         self._looked = False
@@ -259,11 +261,14 @@ class Admission:
 
     def _lift(self) -> None:
         self._looked = False
-        for member in self._members:
+        for member in (*self._away, *self._members):
             member.allow(self.cap)
+        self._away = set()
         self.shut = False
 
     def _adopt(self, members: tuple[Member, ...]) -> None:
+        if self.shut:
+            self._away = {member for member in (*self._away, *self._members) if not member.retired}
         self._members = members
         self._known = frozenset(members)
         for member in members:
