@@ -149,6 +149,20 @@ def test_no_message_is_lost_and_none_handled_twice_with_many_threads(hasty: None
     assert recorder.errors == []
 
 
+def test_what_goes_wrong_after_all_was_discarded_is_nobodys_business() -> None:
+    recorder = Recorder()
+
+    def discard(effect: Any) -> NoReturn:
+        recorder.driver.discard()
+        raise RuntimeError("in a child, say")
+
+    recorder.on_effect = discard
+    recorder.driver.post(Open())
+    recorder.driver.pump()
+    assert len(recorder.effects) == 1
+    assert recorder.errors == []
+
+
 def test_an_interrupt_strikes_after_the_work_is_done() -> None:
     recorder = Recorder()
     struck: list[Any] = []

@@ -118,6 +118,17 @@ def test_nothing_is_decided_or_seen_meanwhile_and_nothing_is_lost() -> None:
     assert still.lookout.look()[0]
 
 
+def test_a_pool_that_is_not_open_stays_as_it_is() -> None:
+    room = Room()
+    before = room.engine.generation
+    standstill = Standstill(room.engine, Lookout(room.engine, room.clock, idle="idle", translate=Connectivity), list)
+    standstill.begin()
+    assert standstill.hold()
+    standstill.end()
+    room.engine.pump()
+    assert room.engine.generation is before
+
+
 def test_what_others_are_at_is_waited_for() -> None:
     still = Still()
     other = object()

@@ -77,12 +77,11 @@ class Driver:
         self._inbox.clear()
         self._effects.clear()
         self._unsettled = False
-        self._perform = self._on_error = _ignore
+        self._on_error = _ignore
 
     def _work(self) -> None:
         """Hand over the messages there are, and carry out what comes of them together."""
-        if not self._effects:
-            self._decide()
+        self._decide()
         interrupt: BaseException | None = None
         while self._effects:
             # One effect that fails must not take the others with it: a channel that cannot be closed is no reason not
