@@ -471,6 +471,9 @@ class PoolConfig:
             "grpc.min_reconnect_backoff_ms": _milliseconds(self.connect_timeout),
             "grpc.max_reconnect_backoff_ms": _milliseconds(self.backoff_min * EAGERNESS if eager else self.backoff_max),
         }
+        if eager:
+            # Else every half a minute, and what a name stands for may be what has changed.
+            ours["grpc.dns_min_time_between_resolutions_ms"] = ours["grpc.max_reconnect_backoff_ms"]
         if self.keepalive_time is not None:
             ours |= {
                 "grpc.keepalive_time_ms": _milliseconds(self.keepalive_time),

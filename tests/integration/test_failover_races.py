@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import grpc
+import grpc.experimental
 import pytest
 
 import grpcpool
@@ -496,5 +497,14 @@ def test_hedged_calls_can_be_made_in_done_callbacks(make_pool: MakePool, servers
     got = outcomes.get(timeout=60)
     assert [each if how == "__call__" else each[0] for each in got] == [b"y"] * 2
     # Elsewhere hedging goes on.
+    servers[0].fail(UNAVAILABLE)
+    assert [pool.unary() for _ in range(2)] == [b"x"] * 2
+
+
+@pytest.mark.usefixtures("sync_only")
+def test_a_thread_that_reads_streams_by_itself_has_its_calls_hedged(make_pool: MakePool, servers: Two) -> None:
+    single = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
+    pool = make_pool(options=[single], **HEDGED)
+    assert [pool.server_stream() for _ in range(2)] == [[b"x"] * 3] * 2
     servers[0].fail(UNAVAILABLE)
     assert [pool.unary() for _ in range(2)] == [b"x"] * 2

@@ -214,6 +214,7 @@ def test_an_eager_channel_tries_at_least_once_in_each_backoff_min(minimum: float
     found = dict(config(backoff_min=minimum).channel_options(eager=True))
     pause = found["grpc.max_reconnect_backoff_ms"]
     assert pause == found["grpc.initial_reconnect_backoff_ms"]
+    assert pause == found["grpc.dns_min_time_between_resolutions_ms"]
     # With grpc's own jitter.
     assert pause * 1.2 <= 1000 * minimum
     assert dict(config(backoff_min=minimum).channel_options())["grpc.max_reconnect_backoff_ms"] == 30_000

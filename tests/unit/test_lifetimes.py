@@ -162,6 +162,44 @@ def test_a_replacement_that_is_lost_while_its_server_is_asked_leaves_the_old_one
     assert "it could not replace member 0: " in world.told(events.Drained)[0].reason
 
 
+def test_a_replacement_whose_server_is_asked_is_better_than_nobody() -> None:
+    world = opened(size=1, max_lifetime=LIFETIME, watched=True)
+    world.connect_all()
+    (old,) = world.watched
+    world.tell(Served(old, True, ""))
+    new = grow_old(world)
+    world.observe(new, READY)
+    world.observe(old, FAILED)
+    assert world.ready == ()
+    assert world.fallback == (new,)
+    assert not world.hopeless
+
+
+@pytest.mark.parametrize("connects", [True, False])
+@pytest.mark.parametrize("how", ["shrink", "closed from outside"])
+def test_without_max_lifetime_a_replacement_whose_old_one_has_left_is_seen_to(how: str, connects: bool) -> None:
+    world = connected(size=2)
+    old, other = world.ready
+    world.machine.lifetimes.hurry(world.machine.slots[old], "it is of no use", world.clock())
+    world.tell(Tick())
+    new = world.newest()
+    world.observe(new, Connectivity.CONNECTING)
+    if how == "shrink":
+        world.machine.health.ejections.eject(world.machine.slots[old], "deaf", world.clock(), silent=True)
+        world.ask(Resize, by=-1)
+    else:
+        world.observe(old, Connectivity.SHUTDOWN)
+    assert old not in world.channels
+    if connects:
+        world.observe(new, READY)
+    else:
+        world.fail(new)
+    members = world.machine.slots.values()
+    assert not any(slot.joining or slot.replaces for slot in members)
+    assert len(members) == world.machine.size
+    assert other in world.ready
+
+
 def test_it_goes_where_the_old_one_was() -> None:
     world = aging("a", "b", "c", size=7)
     before = sorted(member.endpoint for member in world.ready)

@@ -7,7 +7,7 @@ import pytest
 from grpcpool import events
 from grpcpool.core.connectivity import Connectivity
 from grpcpool.core.member import Member
-from grpcpool.core.members import FORGOTTEN, MOST_EAGER
+from grpcpool.core.members import FORGOTTEN, MOST_EAGER, STALE
 from grpcpool.core.messages import Abort, Close, Open, Resize, Tick, Wanted
 
 from .world import FAILED, READY, World, connected, opened
@@ -199,12 +199,27 @@ def test_every_endpoint_is_tried_for_it_may_be_the_first_to_be_back() -> None:
     assert len(world.ever) == 9
 
 
+def test_one_that_is_not_back_after_a_while_gets_a_fresh_channel() -> None:
+    world = all_down(size=1)
+    world.tell(Wanted())
+    (fresh,) = world.fallback
+    began = world.clock()
+    while fresh in world.channels:
+        if world.fallback == (fresh,):
+            world.fail(fresh)
+        world.clock.advance(0.5)
+        world.tell(Wanted())
+    assert world.clock() - began == STALE
+    (fresher,) = world.fallback
+    assert fresher.eager
+
+
 def test_of_many_endpoints_a_few_go_on_trying_and_the_others_have_their_turns() -> None:
     targets = [f"t{number}" for number in range(MOST_EAGER + 3)]
     world = all_down(*targets, size=len(targets))
     world.tell(Wanted())
     assert [member.endpoint for member in world.fallback] == targets[:MOST_EAGER]
-    for turn in range(5):
+    for turn in range(STALE - 1):
         for member in world.fallback:
             world.fail(member)
         world.tell(Wanted())

@@ -83,7 +83,7 @@ class Lifetimes:
             self._useless = {
                 slot
                 for slot in self._useless
-                if slot.member in slots and (slot.useless is not None or slot in replaced)
+                if slot in replaced or (slot.useless is not None and slot.member in slots)
             }
         return self._policy.max_lifetime is None and not self._useless
 

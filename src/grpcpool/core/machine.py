@@ -281,7 +281,10 @@ class Machine:
     def _publish(self, now: float) -> None:
         ready, probes, warming = self.health.choose(now)
         self._picked = len(ready)
-        usable = [slot for slot in self.slots.values() if slot.built and not slot.joining]
+        # Those that join do not count before they are connected; then they may still wait for their servers' word.
+        usable = [
+            slot for slot in self.slots.values() if slot.built and (not slot.joining or slot.phase is Phase.READY)
+        ]
         fallback = tuple(slot.member for slot in usable if slot.coming)
         failed = tuple(slot.member for slot in usable if slot.phase is Phase.DOWN)
         down = bool(failed) and not fallback and not ready

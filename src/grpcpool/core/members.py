@@ -25,6 +25,9 @@ __all__ = ["TRANSITIONS", "Members"]
 # So many endpoints at most are tried at an even pace while RPCs find nobody; of the others, one each `backoff_min`.
 # An attempt costs well below a millisecond of CPU, so these take less than 1 % of a core.
 MOST_EAGER = 4
+# One that has not connected within so many times `backoff_min` gets a fresh channel: an attempt may hang for as long as
+# `connect_timeout`, and addresses change.
+STALE = 5
 # So many times `backoff_min` without an RPC that found nobody, and nobody is waiting any more.
 FORGOTTEN = 2
 # How often a primer may fail before a resize, or the member that was to be replaced, goes without the new one.
@@ -334,15 +337,19 @@ class Members:
         slots = [slot for slot in self.slots.values() if slot.phase is not Phase.DRAINING and not slot.joining]
         if any(slot.phase is not Phase.DOWN for slot in slots):
             return
-        eager = {slot.member.endpoint for slot in slots if slot.member.eager}
+        pause = self._policy.backoff_min
+        self.next_favour = now + pause
+        eager = {slot.member.endpoint: slot for slot in slots if slot.member.eager}
         waiting = [slot for slot in slots if slot.built and slot.member.endpoint not in eager]
         first: dict[str, Slot] = {}
         for slot in sorted(waiting, key=lambda slot: slot.since):
             first.setdefault(slot.member.endpoint, slot)
-        self.next_favour = now + self._policy.backoff_min
         room = MOST_EAGER - len(eager)
         for slot in list(first.values())[: max(room, 1)]:
             self._replace(slot, now, eager=room > 0)
+        for slot in eager.values():
+            if slot.built and now - slot.member.born >= STALE * pause:
+                self._replace(slot, now, eager=True)
 
     def _revive(self, endpoint: str, now: float) -> None:
         """Somebody reached this endpoint: those that wait for it need not wait any longer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from threading import get_ident
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -317,12 +318,14 @@ class Method:
         return call
 
     def _noting(self, flight: InFlight) -> Callable[[], None]:
-        teller = self._line.teller
+        teller, beginner = self._line.teller, get_ident()
         assert teller is not None
 
         def ended() -> None:
-            # The first of all callbacks, so those that come after it find this said.
-            teller.is_this = True
+            # The first of all callbacks, so those that come after it find this said. (With an experimental option, the
+            # thread that reads a stream tells itself.)
+            if get_ident() != beginner:
+                teller.is_this = True
             flight.ended()
 
         return ended
