@@ -260,6 +260,21 @@ def test_what_is_sent_again_is_picked_for_by_the_same_key(
     assert set(recorder.keys) == {"mine"}
 
 
+def test_a_call_is_moved_by_the_key_of_the_block_that_it_began_in(
+    flavour: Flavour, make_pool: Callable[..., Pool], recorder: Recorder, fault_server: FaultServer
+) -> None:
+    if flavour.name == "sync":
+        pytest.skip("calls that are futures stay where they are")
+    pool = make_pool(strategy=recorder, target=fault_server.target, unresponsive_after=None)
+    fault_server.refuse_streams(times=1)
+    with affinity("mine"):
+        call = pool.begin_unary()
+    with affinity("other"):
+        assert flavour.finish(call) == b"x"
+    assert len(recorder.keys) >= 2
+    assert set(recorder.keys) == {"mine"}
+
+
 def test_a_stream_is_begun_anew_by_the_key_of_the_block_that_it_began_in(
     flavour: Flavour, make_pool: Callable[..., Pool], recorder: Recorder, fault_server: FaultServer
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,7 +15,6 @@ from ..failover import Failover
 from .channel import CountedChannel
 from .line import Line
 from .method import Home, Method, MethodKey
-from .rescue import Sent
 
 if TYPE_CHECKING:
     from ..core.engine import Engine
@@ -65,11 +64,6 @@ class KeyedMethod(Method):
         """Start an RPC, which is picked for by its key, and return its call."""
         with announced(self._header, metadata) as metadata:
             return super().launch(request, timeout, metadata, credentials, wait_for_ready, compression)
-
-    def move(self, tried: Collection[Member], sent: Sent, timeout: float | None) -> Any:
-        """Send an RPC to a member that it was not sent to, and return its call; None if all of them are full."""
-        with announced(self._header, sent[3]):
-            return super().move(tried, sent, timeout)
 
     def careful(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextvars import copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -80,6 +81,7 @@ class Method:
         "_inner",
         "_keep",
         "_key",
+        "_keyed",
         "_line",
         "_movable",
         "_slow",
@@ -100,6 +102,7 @@ class Method:
         self.failover = channel.failover
         self.plan: Plan = channel.failover.plan(self.name, unary=self.timed, streamed=key[0] == "unary_stream")
         self._movable = self.timed and self.plan.failover
+        self._keyed = channel.failover.keyed
         self.source = channel.source
         self._line = channel.line
         self._slow: Any = None
@@ -184,7 +187,9 @@ class Method:
             kind = call.__class__
             kind = MOVABLE[kind] if kind in MOVABLE else movable(kind)
             if kind is not None:
-                call._grpcpool_sent = flight, request, timeout, metadata, credentials, wait_for_ready, compression
+                context = copy_context() if self._keyed else None
+                sent = flight, request, timeout, metadata, credentials, wait_for_ready, compression, context
+                call._grpcpool_sent = sent
                 call.__class__ = kind
         return call
 
@@ -217,9 +222,11 @@ class Method:
 
     def move(self, tried: Collection[Member], sent: Sent, timeout: float | None) -> Any:
         """Send an RPC to a member that it was not sent to, and return its call; None if all of them are full."""
-        _, request, _, metadata, credentials, wait_for_ready, compression = sent
+        _, request, _, metadata, credentials, wait_for_ready, compression, context = sent
         lease = Lease(self.timed)
-        if not self.source.elsewhere(lease, tried):
+        take = self.source.elsewhere
+        # The key is that of the moment in which the RPC was begun, wherever it is awaited.
+        if not (take(lease, tried) if context is None else context.run(take, lease, tried)):
             return None
         try:
             call = self.call(

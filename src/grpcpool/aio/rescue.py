@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Generator
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["MOVABLE", "Sent", "movable"]
 
 # What a call was made of: all that it takes to make it again. A bare tuple, for one is made for every RPC: its flight,
-# the request, timeout, metadata, credentials, wait_for_ready, and the compression.
-Sent = tuple[InFlight, Any, "float | None", Any, "grpc.CallCredentials | None", "bool | None", Any]
+# the request, timeout, metadata, credentials, wait_for_ready, the compression, and where its affinity key is found, if
+# the strategy asks for one.
+Sent = tuple[InFlight, Any, "float | None", Any, "grpc.CallCredentials | None", "bool | None", Any, "Context | None"]
 
 
 def _is_early(fields: dict[str, Any], error: grpc.aio.AioRpcError) -> bool:

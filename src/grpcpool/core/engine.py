@@ -176,6 +176,11 @@ class Engine:
         """Let things be decided again, if that was held up with this token; what has come in waits for a `pump`."""
         self._driver.release(token)
 
+    @property
+    def keyed(self) -> bool:
+        """Whether members are picked by a key."""
+        return self._builder.keyed
+
     # --- the hot path
 
     def attempt(self, lease: Lease, member: Member | None = None) -> bool:
