@@ -40,17 +40,18 @@ class Failover:
     Arguments:
         config: None: nothing is done.
         is_connected: says whether a member's channel is connected at this moment.
-
-    Attributes:
-        keyed: the strategy asks for affinity keys.
     """
 
     def __init__(self, engine: Engine, config: PoolConfig | None, is_connected: Callable[[Member], bool]) -> None:
         self._engine = engine
         self._config = config
         self._is_connected = is_connected
-        self.keyed = engine.keyed
         self._usual: dict[str, Usual] = {}
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the strategy asks for affinity keys."""
+        return self._engine.keyed
 
     def plan(self, method: str | bytes, *, unary: bool, streamed: bool) -> Plan:
         """Return what may be done for the RPCs of a method.
