@@ -54,7 +54,7 @@ from .room import Room
 from .slot import Phase, Policy
 from .slow_start import gradually, once_each
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "go_on"]
 
 
 class Engine:
@@ -128,7 +128,7 @@ class Engine:
     def _begin(self, rng: random.Random) -> None:
         room, policy, strategy, clock = self._room, self._policy, self._strategy, self._clock
         self._wanted_after = float("-inf")
-        self.halt: Callable[[], object] = _go_on
+        self.halt: Callable[[], object] = go_on
         self.admission = Admission(
             policy.cap, policy.max_waiting, clock=clock, here=room.is_here, call=room.wake, on_line=self._on_line
         )
@@ -238,9 +238,8 @@ class Engine:
         self.bus.emit(events.Retried(pool=self._name, method=method, attempt=attempt, kind=kind, code=code))
 
     def _load(self) -> tuple[int, int]:
-        members = [slot.member for slot in list(self.machine.slots.values())]
-        begun = self.machine.members.past_calls + sum(member.picks for member in members)
-        return begun, sum(len(member.leases) for member in members)
+        begun = self.machine.members.past_calls + sum(member.picks for member in list(self.machine.slots))
+        return begun, self.machine.in_flight
 
     def spare(self, tried: Collection[Member] = ()) -> Member | None:
         """Return a member that has room at this moment; None if there is none, or if others wait in line.
@@ -477,8 +476,8 @@ class Engine:
         return snapshot.describe(self.machine)
 
 
-def _go_on() -> None:
-    pass
+def go_on() -> None:
+    """Do nothing: what `halt` is while nobody stands still."""
 
 
 def _name(listener: Listener) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .engine import Engine
+from .engine import Engine, go_on
 from .generation import Generation
 from .lookout import Lookout
 from .member import Member
@@ -56,7 +56,7 @@ class Standstill:
 
     def end(self) -> None:
         """Let all go on."""
-        self._engine.halt = _go_on
+        self._engine.halt = go_on
         # Else somebody has published in spite of it.
         if self._engine.generation is self._instead:
             self._engine.generation = self._before
@@ -76,7 +76,3 @@ class Standstill:
         self._wait()
         now = self._engine.generation
         return self._before if now is self._instead else now
-
-
-def _go_on() -> None:
-    pass

@@ -249,7 +249,7 @@ class Method:
         if not self._line.resends or code_of(error) is not UNAVAILABLE:
             return False
         # What a stream of requests has given is gone, and so is metadata that can be read only once.
-        again = self.timed and (metadata is None or isinstance(metadata, Collection))
+        again = self.timed and can_repeat(metadata)
         return again and refused(UNAVAILABLE, getattr(error, "details", _nothing)())
 
     def resend(
