@@ -301,6 +301,24 @@ def test_equal_members_take_turns(size: int) -> None:
     assert {pool.start().member for _ in range(size)} == set(pool.members)
 
 
+@pytest.mark.parametrize(("usual", "after", "other"), [(0.01, 0.015, 0.024), (3.0, 2.9, 3.5)])
+def test_a_stall_tells_as_soon_as_it_is_longer_than_what_is_left_of_the_average(
+    usual: float, after: float, other: float
+) -> None:
+    pool = Pool(2)
+    member, idle = pool.members
+    first = Lease.on(member, pool.clock())
+    Lease.on(member, pool.clock())
+    pool.clock.advance(usual)
+    first.succeed(pool.clock())
+    assert pool.pick() is idle, "it is not known yet"
+    pool.clock.advance(after)
+    pool.teach(other, [idle])
+    # With the one that it has it would have to be after * 2, and not usual * 2 less what that has decayed by.
+    assert other < after * 2 / TOLERANCE
+    assert pool.pick() is idle
+
+
 def test_clients_that_start_together_do_not_probe_the_same_member_first() -> None:
     assert len({Pool(FEW, seed).start().member.id for seed in range(20)}) > 3
 
@@ -529,6 +547,7 @@ def check_books(member: Member, now: float) -> None:
     without = gauge._lesson[2] + half * math.log2(member.in_flight + 1)
     assert written(member) in (pytest.approx(without), pytest.approx(now + half * math.log2(gauge.cost(now))))
     assert (gauge.since < math.inf) is (member.in_flight > len(gauge._streams))
+    assert (gauge.patient < math.inf) is (member.in_flight > 0)
 
 
 @pytest.mark.parametrize("size", [5, MANY])
@@ -654,7 +673,8 @@ def test_a_thread_may_come_in_wherever_calls_are_counted(one: str, other: str, c
         assert member.in_flight == 0
         if not came:
             break
-    assert point > 1
+    # A pick while nobody waits counts nobody.
+    assert point > 1 or (one == "pick" and not needed)
 
 
 def test_a_stream_that_begins_just_when_the_last_call_ends_is_not_waited_for() -> None:

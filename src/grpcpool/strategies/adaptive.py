@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import exp, log2
 
 from .base import Clock, Member, Meter, Picker
 from .load import FAILURE, LEAST, PROBE, Gauge, rate_of
@@ -18,9 +19,9 @@ __all__ = ["Adaptive", "Strain"]
 KEEP = 0.8
 # Up to so many members the costs of all are compared, which takes some 15 ns for each.
 COMPARED = 64
-# Random bits for each pick above that, for three draws in one: with three thousand members, no three are likelier than
-# others by more than one in a billion.
-BITS = 60
+# Random bits for each pick above that, for two draws in one: a single digit of an interpreter integer, as in
+# `PowerOfTwo`. With three thousand members no pair is likelier than another by more than one in 400.
+BITS = 30
 # A member that turns out to cost up to this much more than was written down is taken all the same.
 TOLERANCE = 1.1
 
@@ -37,7 +38,7 @@ class Adaptive:
     that hangs is avoided after about the time that a call usually takes, and not after its calls have timed out.
     Members that fail, fast or slowly, are avoided too; what is avoided is tried again after a while.
 
-    Up to 64 members, all are compared; among more, three drawn at random.
+    Up to 64 members, all are compared; among more, the next in turn and two drawn at random.
 
     Arguments:
         load: what to compare the members by; default ``Strain()``.
@@ -60,85 +61,77 @@ class Adaptive:
         for place, gauge in enumerate(gauges):
             gauge.hang(costs, place)
         rule = _least_of_all if len(gauges) <= COMPARED else _least_of_three
-        return rule(gauges, costs, rng, clock, self._load.half)
+        return rule(gauges, costs, rng, clock, self._load.half * log2(TOLERANCE))
 
 
 def _least_of_all(
-    gauges: list[_StrainGauge], costs: list[float], rng: random.Random, clock: Clock, half: float
+    gauges: list[_StrainGauge], costs: list[float], rng: random.Random, clock: Clock, slack: float
 ) -> Picker:
-    log2 = math.log2
-    slack = half * log2(TOLERANCE)
-    turn = itertools.cycle(range(len(gauges))).__next__
-    # Mostly one or two. When all had to be corrected, one more finds the least of them.
-    steps = range(len(gauges) + 1)
+    places = range(len(gauges))
+    turn = itertools.cycle(places).__next__
 
     def pick() -> Member:
         place = turn()
-        for _ in steps:
-            # Quicker than `min` since Python 3.11, where comparing two numbers is no longer a call.
-            least = costs[place]
-            for cost in costs:
-                if cost < least:
-                    least = cost
-            # Equals take turns.
-            if costs[place] > least:
-                try:
-                    place = costs.index(least)
-                except ValueError:
-                    # Another thread has just written something else there.
-                    continue
-            gauge = gauges[place]
-            running = len(gauge.leases)
-            if not running:
-                break
-            # Calls may have been waiting there since.
-            now = clock()
-            stall = now - gauge.since
-            if now + half * log2((stall if stall > LEAST else LEAST) * (running + 1)) <= least + slack:
-                break
-            gauge.correct(now)
-        return gauges[place].member
+        # Quicker than `min` since Python 3.11, where comparing two numbers is no longer a call.
+        least = costs[place]
+        for cost in costs:
+            if cost < least:
+                least = cost
+        # Equals take turns.
+        if costs[place] > least:
+            try:
+                place = costs.index(least)
+            except ValueError:
+                # Another thread has just written something else there.
+                return _corrected(place, places, gauges, costs, clock, slack)
+        gauge = gauges[place]
+        if clock() < gauge.patient:
+            return gauge.member
+        return _corrected(place, places, gauges, costs, clock, slack)
 
     return pick
 
 
 def _least_of_three(
-    gauges: list[_StrainGauge], costs: list[float], rng: random.Random, clock: Clock, half: float
+    gauges: list[_StrainGauge], costs: list[float], rng: random.Random, clock: Clock, slack: float
 ) -> Picker:
-    log2 = math.log2
-    slack = half * log2(TOLERANCE)
-    steps = range(3 + 1)
-    # Any member, one of the half before it and one of the other half, counted round the end: three distinct ones, each
-    # as likely to be the first, which is taken if all are equal.
+    # The next in turn, one of the half before it and one of the other half, counted round the end: three distinct ones.
     count = len(gauges)
+    turn = itertools.cycle(range(count)).__next__
     near = (count - 1) // 2
     far = count - 1 - near
-    pairs = count * near
     bits = rng.getrandbits
 
     def pick() -> Member:
+        first = place = turn()
         draw = bits(BITS)
-        place = draw % count
-        drawn = (place, place - 1 - draw // count % near, place - 1 - near - draw // pairs % far)
-        for _ in steps:
-            least = costs[place]
-            for other in drawn:
-                if costs[other] < least:
-                    place = other
-                    least = costs[other]
-            # The rest as above.
-            gauge = gauges[place]
-            running = len(gauge.leases)
-            if not running:
-                break
-            now = clock()
-            stall = now - gauge.since
-            if now + half * log2((stall if stall > LEAST else LEAST) * (running + 1)) <= least + slack:
-                break
-            gauge.correct(now)
-        return gauges[place].member
+        second, third = first - 1 - draw % near, first - 1 - near - draw // near % far
+        if costs[second] < costs[place]:
+            place = second
+        if costs[third] < costs[place]:
+            place = third
+        gauge = gauges[place]
+        if clock() < gauge.patient:
+            return gauge.member
+        return _corrected(place, (first, second, third), gauges, costs, clock, slack)
 
     return pick
+
+
+def _corrected(
+    place: int, among: Sequence[int], gauges: list[_StrainGauge], costs: list[float], clock: Clock, slack: float
+) -> Member:
+    """Return the member that costs least among some, stalls included; `place` is one of them, for a beginning."""
+    # Mostly one or two. When all had to be corrected, one more finds the least of them.
+    for _ in range(len(among) + 1):
+        for other in among:
+            if costs[other] < costs[place]:
+                place = other
+        gauge, now = gauges[place], clock()
+        if gauge.is_right(now, costs[place] + slack):
+            break
+        gauge.correct(now)
+    return gauges[place].member
 
 
 class Strain:
@@ -166,10 +159,23 @@ class Strain:
     def __init__(self, tau: float = 3.0) -> None:
         self.rate = rate_of(tau)
         self.half = tau * math.log(2)
+        self._rises = _Rises(self.half)
 
     def gauge(self, member: Member) -> _StrainGauge:
         """Return a new gauge for the member."""
-        return _StrainGauge(member, self.rate, self.half)
+        return _StrainGauge(member, self.rate, self.half, self._rises)
+
+
+class _Rises(dict[int, float]):
+    """By how much what is written rises with the calls in flight: ``half * log2(calls + 1)``, each computed once."""
+
+    def __init__(self, half: float) -> None:
+        super().__init__()
+        self._half = half
+
+    def __missing__(self, running: int) -> float:
+        rise = self[running] = self._half * log2(running + 1)
+        return rise
 
 
 class _StrainGauge:
@@ -186,19 +192,35 @@ class _StrainGauge:
 
     Attributes:
         since: when calls began to wait for an answer; `NEVER` if none does.
+        patient: until when what is written is right, whoever waits; `NEVER` if nobody does.
     """
 
-    __slots__ = ("_half", "_lesson", "_rate", "_slot", "_streams", "leases", "member", "since")
+    __slots__ = (
+        "_brief",
+        "_half",
+        "_lesson",
+        "_rate",
+        "_rises",
+        "_slot",
+        "_streams",
+        "leases",
+        "member",
+        "patient",
+        "since",
+    )
 
-    def __init__(self, member: Member, rate: float, half: float) -> None:
+    def __init__(self, member: Member, rate: float, half: float, rises: Mapping[int, float]) -> None:
         self.member = member
         self.leases = member.leases
         self._rate = rate
         self._half = half
+        self._rises = rises
+        # In that time an average decays by less than `TOLERANCE` makes good.
+        self._brief = math.log(TOLERANCE) / rate
         # The average, the time it is from, and the time at which it will have decayed to 1. In one attribute, like all
         # that belongs together: no thread sees one of them without the others.
         self._lesson = (LEAST, UNKNOWN, UNKNOWN)
-        self.since = NEVER
+        self.since = self.patient = NEVER
         # As many as there are streams in flight: a count that threads can change without losing anything.
         self._streams: list[None] = []
         # Where to write.
@@ -213,6 +235,11 @@ class _StrainGauge:
         """Return what one more RPC would cost now."""
         return max(self._left(now), now - self.since, LEAST) * (len(self.leases) + 1)
 
+    def is_right(self, now: float, written: float) -> bool:
+        """Say whether no stall makes the member cost more than what is written."""
+        running = len(self.leases)
+        return not running or now + self._half * log2(max(now - self.since, LEAST)) + self._rises[running] <= written
+
     def correct(self, now: float) -> None:
         """Write down what it costs now, calls that wait included."""
         if self.since != NEVER and len(self._streams) >= len(self.leases):
@@ -221,7 +248,7 @@ class _StrainGauge:
         costs, place = self._slot
         while True:
             running, since = len(self.leases), self.since
-            costs[place] = now + self._half * math.log2(self.cost(now))
+            costs[place] = now + self._half * log2(self.cost(now))
             if len(self.leases) == running and self.since == since:
                 return
 
@@ -229,30 +256,41 @@ class _StrainGauge:
         """Begin to wait, unless others wait already."""
         if not timed:
             self._streams.append(None)
+            if self.patient == NEVER:
+                self.patient = now
         elif self.since == NEVER:
             # A probe: as if it had been out for long, and nobody follows it.
             self.since = now if self._lesson[1] > UNKNOWN else now - PROBE
+            self.patient = now
         costs, place = self._slot
-        costs[place] = self._lesson[2] + self._half * math.log2(len(self.leases) + 1)
+        costs[place] = self._lesson[2] + self._rises[len(self.leases)]
 
     def answered(self, now: float, latency: float | None) -> None:
         """Average the latency in."""
         if latency is None:
             self._end_of_stream()
-            self._write()
+            if self.leases:
+                self._write()
+            else:
+                self._settle(now)
             return
         average, stamp, _ = self._lesson
-        half, age = self._half, now - stamp
+        age = now - stamp
         # Below 0: another thread came first with what is later.
-        latency += (average - latency) * KEEP * (math.exp(-age * self._rate) if age > 0 else 1.0)
+        latency += (average - latency) * KEEP * (exp(-age * self._rate) if age > 0 else 1.0)
         average = latency if latency > LEAST else LEAST
-        level = now + half * math.log2(average)
+        level = now + self._half * log2(average)
         self._lesson = lesson = average, now, level
         # `_settle`, written out.
         running = len(self.leases)
-        self.since = now if running > len(self._streams) else NEVER
+        if running and (not self._streams or running > len(self._streams)):
+            self.since = now
+            self.patient = now + (average if average < self._brief else self._brief)
+        else:
+            self.since = NEVER
+            self.patient = now if running else NEVER
         costs, place = self._slot
-        costs[place] = level + half * math.log2(running + 1)
+        costs[place] = level + self._rises[running]
         if len(self.leases) != running or self._lesson is not lesson:
             self._settle(now)
 
@@ -262,7 +300,7 @@ class _StrainGauge:
             self._end_of_stream()
             latency = 0.0
         average = max(self._left(now), latency, FAILURE)
-        self._lesson = average, now, now + self._half * math.log2(average)
+        self._lesson = average, now, now + self._half * log2(average)
         self._settle(now)
 
     def dropped(self, now: float, latency: float | None) -> None:
@@ -279,7 +317,7 @@ class _StrainGauge:
     def _left(self, now: float) -> float:
         """Return what is left of the average."""
         average, stamp, _ = self._lesson
-        return average * math.exp(min(stamp - now, 0.0) * self._rate)
+        return average * exp(min(stamp - now, 0.0) * self._rate)
 
     def _end_of_stream(self) -> None:
         del self._streams[-1:]
@@ -288,7 +326,12 @@ class _StrainGauge:
         """Note that whoever waits does so from now on."""
         while True:
             running = len(self.leases)
-            self.since = now if running > len(self._streams) else NEVER
+            if running > len(self._streams):
+                self.since = now
+                self.patient = now + min(self._left(now), self._brief)
+            else:
+                self.since = NEVER
+                self.patient = now if running else NEVER
             self._write()
             if len(self.leases) == running:
                 return
@@ -298,7 +341,7 @@ class _StrainGauge:
         costs, place = self._slot
         while True:
             running, lesson = len(self.leases), self._lesson
-            costs[place] = lesson[2] + self._half * math.log2(running + 1)
+            costs[place] = lesson[2] + self._rises[running]
             if len(self.leases) == running and self._lesson is lesson:
                 return
 
