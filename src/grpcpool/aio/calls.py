@@ -105,10 +105,13 @@ def code_of(call: Any) -> grpc.StatusCode | None:
     `code` is a coroutine function, but of such a call it knows the answer already and never has to wait: so a single
     step brings it to its end. It does not if an interceptor returned a call of its own making.
     """
-    # None where an interceptor comes between. It knows without a coroutine whether all went well, as it mostly did.
-    inner = getattr(call, "_cython_call", None)
-    if inner is not None and inner.is_ok():
-        return OK
+    # It knows without a coroutine whether all went well, as it mostly did.
+    try:
+        if call._cython_call.is_ok():
+            return OK
+    except AttributeError:
+        # An interceptor comes between.
+        pass
     steps = getattr(call, "_grpcpool_code", call.code)()
     try:
         steps.send(None)

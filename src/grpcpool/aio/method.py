@@ -18,7 +18,7 @@ from ..core.member import Member
 from ..core.pinned import Pinned
 from ..inflight import InFlight
 from .calls import code_of, when_done
-from .rescue import MOVABLE, Sent, movable
+from .rescue import MOVABLE, Sent
 
 if TYPE_CHECKING:
     from .channel import CountedChannel
@@ -27,6 +27,9 @@ __all__ = ["Home", "Method", "MethodKey", "Source"]
 
 # The kind of RPC, the method's name, the serializer, the deserializer, and whether the method is registered.
 MethodKey = tuple[str, str, Any, Any, bool]
+
+# Looked up once.
+_abandoned = InFlight.abandoned
 
 
 class Source(Protocol):
@@ -144,7 +147,8 @@ class Method:
             self._home.bind()
         # Nothing else runs on this loop until the call is out, so what is picked cannot leave meanwhile.
         member = self.source.generation.pick()
-        if len(member.leases) * 2 >= member.limit:
+        leases = member.leases
+        if len(leases) * 2 >= member.limit:
             # Retired, it cannot be; but full, or half full: see `_elsewhere`.
             other = self._elsewhere(member)
             if other is None:
@@ -157,7 +161,7 @@ class Method:
                     wait_for_ready=wait_for_ready,
                     compression=compression,
                 )
-            member = other
+            member, leases = other, other.leases
         started = monotonic()
         multicallable = self._inner.get(member) or self._build(member)
         call = multicallable(
@@ -168,24 +172,26 @@ class Method:
             wait_for_ready=wait_for_ready,
             compression=compression,
         )
-        flight = InFlight(call, InFlight.abandoned)
+        flight = InFlight(call, _abandoned)
         flight.member = member
         flight.method = self
         flight.started = started
         # What `Member.begin` and `when_done` do, written out: between two waits for the network the caches are cold, so
         # that each function that need not be touched is worth a microsecond.
         member.count()
-        member.leases.add(flight)
+        leases.add(flight)
         if member.observer is not None:
             member.observer.started(started, self.timed)
-        inner = getattr(call, "_cython_call", None)
+        try:
+            inner = call._cython_call
+        except AttributeError:
+            inner = None
         if inner is None or metadata is not None:
             when_done(call, flight.ended)
         else:
             inner.add_done_callback(flight.ended)
         if self._movable:
-            kind = call.__class__
-            kind = MOVABLE[kind] if kind in MOVABLE else movable(kind)
+            kind = MOVABLE[call.__class__]
             if kind is not None:
                 context = copy_context() if self._keyed else None
                 sent = flight, request, timeout, metadata, credentials, wait_for_ready, compression, context
@@ -272,7 +278,7 @@ class Method:
 
     def follow(self, lease: Lease, call: Any) -> Any:
         """Have the lease end with the call, and return that."""
-        flight = InFlight(call, InFlight.abandoned)
+        flight = InFlight(call, _abandoned)
         flight.member = lease.member
         flight.method = self
         flight.started = lease.started

@@ -23,7 +23,7 @@ from .interceptors import raised
 if TYPE_CHECKING:
     from .method import Method
 
-__all__ = ["MOVABLE", "Sent", "movable"]
+__all__ = ["MOVABLE", "Sent"]
 
 # What a call was made of: all that it takes to make it again. A bare tuple, for one is made for every RPC: its flight,
 # the request, timeout, metadata, credentials, wait_for_ready, the compression, and where its affinity key is found, if
@@ -69,15 +69,13 @@ def _move(fields: dict[str, Any], error: grpc.aio.AioRpcError) -> Any:
     return call
 
 
-# What calls of a class of grpc's become so that they can be moved; None: they stay what they are.
-MOVABLE: dict[type[Any], type[Any] | None] = {}
+class _Movable(dict[type[Any], "type[Any] | None"]):
+    """What calls of a class become so that they can be moved; None: they stay what they are."""
 
-
-def movable(kind: type[Any]) -> type[Any] | None:
-    """Return what is in `MOVABLE` for a class that was not there yet."""
-    # grpc's own unary calls only; an interceptor may answer with anything.
-    ours = issubclass(kind, grpc.aio.UnaryUnaryCall) and kind.__module__.startswith("grpc.aio")
-    return MOVABLE.setdefault(kind, _derive(kind) if ours else None)
+    def __missing__(self, kind: type[Any]) -> type[Any] | None:
+        # grpc's own unary calls only; an interceptor may answer with anything.
+        ours = issubclass(kind, grpc.aio.UnaryUnaryCall) and kind.__module__.startswith("grpc.aio")
+        return self.setdefault(kind, _derive(kind) if ours else None)
 
 
 def _derive(kind: type[Any]) -> type[Any] | None:
@@ -140,3 +138,6 @@ def _derive(kind: type[Any]) -> type[Any] | None:
     # Else Python would not let one take the place of the other.
     alike = derived.__basicsize__ == kind.__basicsize__ and derived.__dictoffset__ == kind.__dictoffset__
     return derived if alike else None
+
+
+MOVABLE = _Movable()
