@@ -301,21 +301,31 @@ def test_equal_members_take_turns(size: int) -> None:
     assert {pool.start().member for _ in range(size)} == set(pool.members)
 
 
-@pytest.mark.parametrize(("usual", "after", "other"), [(0.01, 0.015, 0.024), (3.0, 2.9, 3.5)])
+@pytest.mark.parametrize(
+    ("how", "usual", "after", "other"),
+    [
+        ("one begins", 0.01, 0.015, 0.024),
+        ("one is answered", 0.01, 0.015, 0.024),
+        ("one is answered", 3.0, 2.9, 3.5),
+        ("one fails", 1.0, 0.95, 1.6),
+    ],
+)
 def test_a_stall_tells_as_soon_as_it_is_longer_than_what_is_left_of_the_average(
-    usual: float, after: float, other: float
+    how: str, usual: float, after: float, other: float
 ) -> None:
     pool = Pool(2)
     member, idle = pool.members
-    first = Lease.on(member, pool.clock())
+    if how == "one begins":
+        pool.teach(usual, [member])
+    else:
+        lease = Lease.on(member, pool.clock())
     Lease.on(member, pool.clock())
-    pool.clock.advance(usual)
-    first.succeed(pool.clock())
-    assert pool.pick() is idle, "it is not known yet"
+    if how != "one begins":
+        pool.clock.advance(usual)
+        (lease.succeed if how == "one is answered" else lease.fail)(pool.clock())
     pool.clock.advance(after)
     pool.teach(other, [idle])
-    # With the one that it has it would have to be after * 2, and not usual * 2 less what that has decayed by.
-    assert other < after * 2 / TOLERANCE
+    assert usual * math.exp(-after / TAU) * 2 < other < after * 2 / TOLERANCE
     assert pool.pick() is idle
 
 

@@ -215,7 +215,8 @@ class _StrainGauge:
         self._rate = rate
         self._half = half
         self._rises = rises
-        # In that time an average decays by less than `TOLERANCE` makes good.
+        # An average decays by no more than `TOLERANCE` makes good in that time. So until then nobody who has waited for
+        # less than the average makes a difference.
         self._brief = math.log(TOLERANCE) / rate
         # The average, the time it is from, and the time at which it will have decayed to 1. In one attribute, like all
         # that belongs together: no thread sees one of them without the others.
@@ -254,16 +255,17 @@ class _StrainGauge:
 
     def started(self, now: float, timed: bool) -> None:
         """Begin to wait, unless others wait already."""
+        average, stamp, level = self._lesson
         if not timed:
             self._streams.append(None)
             if self.patient == NEVER:
-                self.patient = now
+                self.patient = min(now + average, stamp + self._brief)
         elif self.since == NEVER:
             # A probe: as if it had been out for long, and nobody follows it.
-            self.since = now if self._lesson[1] > UNKNOWN else now - PROBE
-            self.patient = now
+            self.since = now if stamp > UNKNOWN else now - PROBE
+            self.patient = min(now + average, stamp + self._brief)
         costs, place = self._slot
-        costs[place] = self._lesson[2] + self._rises[len(self.leases)]
+        costs[place] = level + self._rises[len(self.leases)]
 
     def answered(self, now: float, latency: float | None) -> None:
         """Average the latency in."""
@@ -283,12 +285,11 @@ class _StrainGauge:
         self._lesson = lesson = average, now, level
         # `_settle`, written out.
         running = len(self.leases)
-        if running and (not self._streams or running > len(self._streams)):
-            self.since = now
+        if running:
+            self.since = now if running > len(self._streams) else NEVER
             self.patient = now + (average if average < self._brief else self._brief)
         else:
-            self.since = NEVER
-            self.patient = now if running else NEVER
+            self.since = self.patient = NEVER
         costs, place = self._slot
         costs[place] = level + self._rises[running]
         if len(self.leases) != running or self._lesson is not lesson:
@@ -326,12 +327,9 @@ class _StrainGauge:
         """Note that whoever waits does so from now on."""
         while True:
             running = len(self.leases)
-            if running > len(self._streams):
-                self.since = now
-                self.patient = now + min(self._left(now), self._brief)
-            else:
-                self.since = NEVER
-                self.patient = now if running else NEVER
+            average, stamp, _ = self._lesson
+            self.since = now if running > len(self._streams) else NEVER
+            self.patient = min(now + average, stamp + self._brief) if running else NEVER
             self._write()
             if len(self.leases) == running:
                 return
