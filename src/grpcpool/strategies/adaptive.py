@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import exp, log2
 
 from .base import Clock, Member, Meter, Picker
@@ -22,6 +22,8 @@ COMPARED = 64
 # Random bits for each pick above that, for two draws in one: a single digit of an interpreter integer, as in
 # `PowerOfTwo`. With three thousand members no pair is likelier than another by more than one in 400.
 BITS = 30
+# For up to so many calls in flight on a member the logarithms are written down beforehand, for all members together.
+TABLED = 256
 # A member that turns out to cost up to this much more than was written down is taken all the same.
 TOLERANCE = 1.1
 
@@ -137,10 +139,10 @@ def _corrected(
 class Strain:
     """A load metric: ``max(average * exp(-age / tau), stall) * (in flight + 1)``.
 
-    The average is over latencies; a sample weighs ``1 - 0.8 * exp(-dt / tau)``, where dt is the time since the last
-    one: a fifth of the whole if calls follow each other closely, all of it after a long silence. It decays with its age
-    when it is read, so that a member that is avoided is tried again. A failure counts as a latency of one second at
-    least, and replaces the average at once.
+    The average is over latencies; a sample weighs ``1 - 0.8 * max(0, 1 - dt / tau)``, where dt is the time since the
+    last one: a fifth of the whole if calls follow each other closely, all of it after a silence. The average decays
+    with its age when it is read, so that a member that is avoided is tried again. A failure counts as a latency of one
+    second at least, and replaces the average at once.
 
     The stall is the time since the last answer, or, if nothing was in flight then, since the first call after it; 0
     while nothing is in flight. Streams are in flight like all calls, but are not waited for: they cause no stall.
@@ -159,23 +161,11 @@ class Strain:
     def __init__(self, tau: float = 3.0) -> None:
         self.rate = rate_of(tau)
         self.half = tau * math.log(2)
-        self._rises = _Rises(self.half)
+        self._rises = tuple(self.half * log2(running + 1) for running in range(TABLED))
 
     def gauge(self, member: Member) -> _StrainGauge:
         """Return a new gauge for the member."""
         return _StrainGauge(member, self.rate, self.half, self._rises)
-
-
-class _Rises(dict[int, float]):
-    """By how much what is written rises with the calls in flight: ``half * log2(calls + 1)``, each computed once."""
-
-    def __init__(self, half: float) -> None:
-        super().__init__()
-        self._half = half
-
-    def __missing__(self, running: int) -> float:
-        rise = self[running] = self._half * log2(running + 1)
-        return rise
 
 
 class _StrainGauge:
@@ -197,6 +187,7 @@ class _StrainGauge:
 
     __slots__ = (
         "_brief",
+        "_fade",
         "_half",
         "_lesson",
         "_rate",
@@ -209,10 +200,11 @@ class _StrainGauge:
         "since",
     )
 
-    def __init__(self, member: Member, rate: float, half: float, rises: Mapping[int, float]) -> None:
+    def __init__(self, member: Member, rate: float, half: float, rises: Sequence[float]) -> None:
         self.member = member
         self.leases = member.leases
         self._rate = rate
+        self._fade = KEEP * rate
         self._half = half
         self._rises = rises
         # An average decays by no more than `TOLERANCE` makes good in that time. So until then nobody who has waited for
@@ -239,7 +231,7 @@ class _StrainGauge:
     def is_right(self, now: float, written: float) -> bool:
         """Say whether no stall makes the member cost more than what is written."""
         running = len(self.leases)
-        return not running or now + self._half * log2(max(now - self.since, LEAST)) + self._rises[running] <= written
+        return not running or now + self._half * log2(max(now - self.since, LEAST)) + self._rise(running) <= written
 
     def correct(self, now: float) -> None:
         """Write down what it costs now, calls that wait included."""
@@ -265,7 +257,8 @@ class _StrainGauge:
             self.since = now if stamp > UNKNOWN else now - PROBE
             self.patient = min(now + average, stamp + self._brief)
         costs, place = self._slot
-        costs[place] = level + self._rises[len(self.leases)]
+        running = len(self.leases)
+        costs[place] = level + (self._rises[running] if running < TABLED else self._rise(running))
 
     def answered(self, now: float, latency: float | None) -> None:
         """Average the latency in."""
@@ -277,9 +270,10 @@ class _StrainGauge:
                 self._settle(now)
             return
         average, stamp, _ = self._lesson
-        age = now - stamp
-        # Below 0: another thread came first with what is later.
-        latency += (average - latency) * KEEP * (exp(-age * self._rate) if age > 0 else 1.0)
+        keep = KEEP - (now - stamp) * self._fade
+        if keep > 0:
+            # Above `KEEP`: another thread came first with what is later.
+            latency += (average - latency) * (keep if keep < KEEP else KEEP)
         average = latency if latency > LEAST else LEAST
         level = now + self._half * log2(average)
         self._lesson = lesson = average, now, level
@@ -291,7 +285,7 @@ class _StrainGauge:
         else:
             self.since = self.patient = NEVER
         costs, place = self._slot
-        costs[place] = level + self._rises[running]
+        costs[place] = level + (self._rises[running] if running < TABLED else self._rise(running))
         if len(self.leases) != running or self._lesson is not lesson:
             self._settle(now)
 
@@ -314,6 +308,10 @@ class _StrainGauge:
             self._write()
             if len(self._streams) >= len(self.leases):
                 self._settle(now)
+
+    def _rise(self, running: int) -> float:
+        """Return by how much what is written rises with the calls in flight."""
+        return self._half * log2(running + 1)
 
     def _left(self, now: float) -> float:
         """Return what is left of the average."""
@@ -339,7 +337,7 @@ class _StrainGauge:
         costs, place = self._slot
         while True:
             running, lesson = len(self.leases), self._lesson
-            costs[place] = lesson[2] + self._rises[running]
+            costs[place] = lesson[2] + self._rise(running)
             if len(self.leases) == running and self._lesson is lesson:
                 return
 
