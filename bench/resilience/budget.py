@@ -16,7 +16,7 @@ BAR = 1.25
 def _fail(stage: Stage, seconds: float) -> None:
     # From the first call of the warm-up on: what reached the servers is counted from then.
     for index, backend in enumerate(stage.backends):
-        stage.do("fail", index, lambda backend=backend: backend.fail("UNAVAILABLE"))  # type: ignore[misc]
+        stage.do("fail", index, lambda backend=backend: backend.ask("UNAVAILABLE"))  # type: ignore[misc]
 
 
 def _kill(stage: Stage, seconds: float) -> None:

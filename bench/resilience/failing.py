@@ -19,7 +19,7 @@ FAIR = 0.9
 
 def _fail(code: str, stage: Stage) -> None:
     stage.until(0.0)
-    stage.do("fail", SPECIAL, lambda: stage.backends[SPECIAL].fail(code))
+    stage.do("fail", SPECIAL, lambda: stage.backends[SPECIAL].ask(code))
 
 
 def _unavailable(stage: Stage, seconds: float) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 
 from grpcpool.testing import Proxy
 
+from ..fleet import Fleet
 from .contenders import opened, opened_aio
 from .load import Sample, drive, drive_aio
 from .machine import Machine
 from .scenario import SPECIAL, Run, Scenario, Stage
 from .scenarios import SCENARIOS
-from .servers import Fleet
+from .servers import COUNT, backends
 
 __all__ = ["run"]
 
@@ -39,8 +40,8 @@ def _case(name: str, contender: str, room: str, seconds: float) -> Run:
     logging.getLogger("grpcpool").addHandler(logging.NullHandler())
     scenario = SCENARIOS[name]
     with ExitStack() as stack:
-        fleet = stack.enter_context(Fleet(scenario.work, scenario.ports))
-        targets = [target for backend in fleet.backends for target in backend.targets]
+        fleet = stack.enter_context(backends(scenario.work, scenario.ports))
+        targets = fleet.targets
         proxy = None
         if scenario.proxied:
             proxy = stack.enter_context(Proxy(targets[SPECIAL]))
@@ -91,7 +92,7 @@ class _Case:
             "cpu": cpu,
             "busy": busy,
             "stolen": stolen,
-            "reached": sum(backend.count() for backend in self._fleet.backends) if counted else None,
+            "reached": sum(backend.ask(COUNT) for backend in self._fleet.backends) if counted else None,
             "sent": len(samples),
             "stats": stats,
         }

@@ -10,11 +10,12 @@ from typing import Any
 
 from grpcpool.testing import Proxy
 
+from ..fleet import Backend
 from ..overload.load import percentile
 from ..report import Figure
 from .contenders import CORE, CYCLE, FAILOVER, POOL
 from .load import OK, Sample, Shot, plan
-from .servers import Backend, Work
+from .servers import Work
 
 __all__ = ["SPECIAL", "Mark", "Run", "Scenario", "Stage"]
 

@@ -1,44 +1,34 @@
-"""Servers in processes of their own, to be killed, stopped, restarted, and told how to answer."""
+"""Backends that answer after a while, and can be told to fail."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import multiprocessing
-import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from .. import fleet
+from ..fleet import Backend, Fleet
 
-    from typing_extensions import Self
-
-__all__ = ["METHOD", "Backend", "Fleet", "Work"]
+__all__ = ["COUNT", "METHOD", "Work", "backends"]
 
 METHOD = "/grpcpool.bench.Resilience/Call"
 
-# Seconds. A start takes some hundredths of one, so that this much means never.
-START_TIMEOUT = 30.0
-# What a server that is asked to end grants to running calls.
-GRACE = 2.0
 # A server that fails everything takes so long for it.
 FAIL_AFTER = 0.001
 # Calls that a server of the sync kind works on at once: several times what it is sent, also when others are away.
 WORKERS = 48
 COUNT = "count"
 
-# New processes are copies of one that has imported everything and started nothing: they are up at once, and cost no
-# import in the middle of a measurement.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
+fleet.preload(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,110 +47,17 @@ class Work:
     slow_delay: float = 1.0
 
 
-class Backend:
-    """A server process that listens on one port or several. It can be ended and started again on these.
+def backends(work: Work, ports: Sequence[int]) -> Fleet:
+    """Return backends that are not started yet.
 
-    The answer to a call is the backend's index, one byte.
-    """
-
-    def __init__(self, index: int, work: Work, ports: int) -> None:
-        self._index = index
-        self._work = work
-        self._process: Any = None
-        self._pipe: Connection | None = None
-        self.ports = [0] * ports
-
-    @property
-    def targets(self) -> list[str]:
-        """Host and port of each."""
-        return [f"127.0.0.1:{port}" for port in self.ports]
-
-    def start(self) -> None:
-        """Start the process; `wait` says when it serves."""
-        self._pipe, theirs = _CONTEXT.Pipe()
-        arguments = (self._index, self._work, self.ports, theirs)
-        self._process = _CONTEXT.Process(target=_run, args=arguments, daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def wait(self) -> None:
-        """Return when it serves."""
-        self.ports = self._receive()
-
-    def freeze(self) -> None:
-        """Stop the process: connections stay, and so does what is in them."""
-        os.kill(self._process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let a process that was stopped go on."""
-        os.kill(self._process.pid, signal.SIGCONT)
-
-    def fail(self, code: str) -> None:
-        """Answer everything with this status from now on."""
-        assert self._pipe is not None
-        self._pipe.send(code)
-        self._receive()
-
-    def count(self) -> int:
-        """Return how many calls have reached the application since the process was started."""
-        assert self._pipe is not None
-        self._pipe.send(COUNT)
-        count: int = self._receive()
-        return count
-
-    def kill(self) -> None:
-        """End the process at once, in whatever state it is; return when it is gone."""
-        if self._process is not None:
-            self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Ask it to end, which it does gracefully; return when it is gone."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, number: signal.Signals) -> None:
-        os.kill(self._process.pid, number)
-        self._process.join()
-        self._process.close()
-        self._process = None
-        assert self._pipe is not None
-        self._pipe.close()
-
-    def _receive(self) -> Any:
-        assert self._pipe is not None
-        if not self._pipe.poll(START_TIMEOUT):
-            raise RuntimeError(f"backend {self._index} has said nothing for {START_TIMEOUT:g} s")
-        return self._pipe.recv()
-
-
-class Fleet:
-    """The backends of one run. A context manager.
+    The answer to a call is the backend's index, one byte. To `COUNT` a backend replies with how many calls have reached
+    the application since the process was started; sent a name of a status, it answers every call with that from then
+    on.
 
     Arguments:
         ports: on how many each listens.
     """
-
-    def __init__(self, work: Work, ports: tuple[int, ...]) -> None:
-        self.backends = [Backend(index, work, count) for index, count in enumerate(ports)]
-
-    def __enter__(self) -> Self:
-        try:
-            for backend in self.backends:
-                backend.start()
-            for backend in self.backends:
-                backend.wait()
-        except BaseException:
-            self._kill()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._kill()
-
-    def _kill(self) -> None:
-        for backend in self.backends:
-            backend.kill()
+    return Fleet([Backend(_run, (index, work), count) for index, count in enumerate(ports)])
 
 
 class _Application:
@@ -197,23 +94,11 @@ class _Stop(BaseException):
 
 
 def _run(index: int, work: Work, ports: list[int], pipe: Connection) -> None:
-    # Ctrl-C is for whoever measures; that process then ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     application = _Application(index, work)
     if work.kind == "sync":
         _serve(application, ports, pipe)
     else:
         asyncio.run(_serve_aio(application, ports, pipe))
-
-
-# With SO_REUSEPORT a new server could share a port with one that is about to end.
-_OPTIONS = [("grpc.so_reuseport", 0)]
-
-
-def _bind(server: Any, handler: grpc.RpcMethodHandler[bytes, bytes], ports: list[int]) -> list[int]:
-    _, service, method = METHOD.split("/")
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-    return [server.add_insecure_port(f"127.0.0.1:{port}") for port in ports]
 
 
 def _serve(application: _Application, ports: list[int], pipe: Connection) -> None:
@@ -228,8 +113,8 @@ def _serve(application: _Application, ports: list[int], pipe: Connection) -> Non
         raise _Stop
 
     signal.signal(signal.SIGTERM, stop)
-    server = grpc.server(ThreadPoolExecutor(WORKERS), options=_OPTIONS)
-    bound = _bind(server, grpc.unary_unary_rpc_method_handler(work), ports)
+    server = grpc.server(ThreadPoolExecutor(WORKERS), options=fleet.OPTIONS)
+    bound = fleet.listen(server, METHOD, work, ports)
     server.start()
     try:
         pipe.send(bound)
@@ -237,7 +122,7 @@ def _serve(application: _Application, ports: list[int], pipe: Connection) -> Non
             pipe.send(application.hear(pipe.recv()))
     except (_Stop, EOFError):
         # The other end of the pipe is closed when whoever started this process is gone.
-        server.stop(GRACE).wait()
+        server.stop(fleet.GRACE).wait()
 
 
 async def _serve_aio(application: _Application, ports: list[int], pipe: Connection) -> None:
@@ -256,8 +141,8 @@ async def _serve_aio(application: _Application, ports: list[int], pipe: Connecti
         except EOFError:
             over.set()
 
-    server = grpc.aio.server(options=_OPTIONS)
-    bound = _bind(server, grpc.unary_unary_rpc_method_handler(work), ports)
+    server = grpc.aio.server(options=fleet.OPTIONS)
+    bound = fleet.listen(server, METHOD, work, ports)
     await server.start()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, over.set)
@@ -265,8 +150,4 @@ async def _serve_aio(application: _Application, ports: list[int], pipe: Connecti
     pipe.send(bound)
     await over.wait()
     loop.remove_reader(pipe.fileno())
-    await server.stop(GRACE)
-    # grpc.aio lets go of a call that came in at the last moment; leaving now would cancel it.
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    if others:
-        await asyncio.wait(others, timeout=GRACE)
+    await fleet.end(server)

@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from ..report import Figure, spread
 from .contenders import CORE, Call, Contender
 from .scenarios import SCENARIOS
-from .servers import Fleet
+from .servers import backends
 
 __all__ = ["figures", "measure"]
 
@@ -40,7 +40,7 @@ def measure(field: Sequence[Contender], rounds: int) -> dict[str, list[float]]:
     Core's own round robin takes part twice, the second time as `CONTROL`: what differs there is chance.
     """
     again = [dataclasses.replace(contender, name=CONTROL) for contender in field if contender.name == CORE]
-    with Fleet(SCENARIOS["equal"]) as fleet:
+    with backends(SCENARIOS["equal"]) as fleet:
         return asyncio.run(_measure([*field, *again], rounds, fleet.targets))
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import grpc
 import psutil
 
+from ..fleet import Fleet
 from .contenders import Contender
 from .load import OK, Outcome, drive, plan
 from .scenarios import SPECIAL, Scenario
-from .servers import Fleet
+from .servers import backends, disturb
 
 __all__ = ["PERCENTILES", "Run", "Several", "measure", "percentile"]
 
@@ -104,7 +105,7 @@ def percentile(ascending: Sequence[float], percent: float) -> float:
 
 def measure(scenario: Scenario, contender: Contender, number: int) -> Run:
     """Run one contender against fresh backends in round `number`, with fresh channels."""
-    with Fleet(scenario) as fleet:
+    with backends(scenario) as fleet:
         return asyncio.run(_measure(scenario, contender, number, fleet))
 
 
@@ -112,10 +113,10 @@ async def _measure(scenario: Scenario, contender: Contender, number: int, fleet:
     shots = plan(scenario, f"{scenario.name} {number}")
     begun, over = asyncio.Event(), asyncio.Event()
 
-    async def disturb() -> None:
+    async def disturb_them() -> None:
         await begun.wait()
         psutil.cpu_percent()
-        await fleet.disturb(over)
+        await disturb(fleet, scenario.disturbance, over)
 
     async with AsyncExitStack() as stack:
         calls = []
@@ -123,7 +124,7 @@ async def _measure(scenario: Scenario, contender: Contender, number: int, fleet:
             opened = contender.open(fleet.targets, number * scenario.clients + client)
             calls.append(await stack.enter_async_context(opened))
         gc.collect()
-        disturbing = asyncio.create_task(disturb())
+        disturbing = asyncio.create_task(disturb_them())
         outcome = await drive(shots, calls, scenario.deadline, begun)
         over.set()
         await disturbing

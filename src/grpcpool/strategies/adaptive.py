@@ -75,12 +75,12 @@ def _least_of_all(
     def pick() -> Member:
         place = turn()
         # Quicker than `min` since Python 3.11, where comparing two numbers is no longer a call.
-        least = costs[place]
+        least = its = costs[place]
         for cost in costs:
             if cost < least:
                 least = cost
         # Equals take turns.
-        if costs[place] > least:
+        if least < its:
             try:
                 place = costs.index(least)
             except ValueError:
@@ -247,18 +247,18 @@ class _StrainGauge:
 
     def started(self, now: float, timed: bool) -> None:
         """Begin to wait, unless others wait already."""
-        average, stamp, level = self._lesson
+        lesson = self._lesson
         if not timed:
             self._streams.append(None)
             if self.patient == NEVER:
-                self.patient = min(now + average, stamp + self._brief)
+                self.patient = self._patience(now)
         elif self.since == NEVER:
             # A probe: as if it had been out for long, and nobody follows it.
-            self.since = now if stamp > UNKNOWN else now - PROBE
-            self.patient = min(now + average, stamp + self._brief)
+            self.since = now if lesson[1] > UNKNOWN else now - PROBE
+            self.patient = self._patience(now)
         costs, place = self._slot
         running = len(self.leases)
-        costs[place] = level + (self._rises[running] if running < TABLED else self._rise(running))
+        costs[place] = lesson[2] + (self._rises[running] if running < TABLED else self._rise(running))
 
     def answered(self, now: float, latency: float | None) -> None:
         """Average the latency in."""
@@ -318,6 +318,11 @@ class _StrainGauge:
         average, stamp, _ = self._lesson
         return average * exp(min(stamp - now, 0.0) * self._rate)
 
+    def _patience(self, now: float) -> float:
+        """Return until when what is written is right if calls begin to wait now."""
+        average, stamp, _ = self._lesson
+        return min(now + average, stamp + self._brief)
+
     def _end_of_stream(self) -> None:
         del self._streams[-1:]
 
@@ -325,9 +330,8 @@ class _StrainGauge:
         """Note that whoever waits does so from now on."""
         while True:
             running = len(self.leases)
-            average, stamp, _ = self._lesson
             self.since = now if running > len(self._streams) else NEVER
-            self.patient = min(now + average, stamp + self._brief) if running else NEVER
+            self.patient = self._patience(now) if running else NEVER
             self._write()
             if len(self.leases) == running:
                 return
