@@ -32,7 +32,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def preload(module: str) -> None:
-    """Have the module that servers are made of imported before the first of them starts."""
+    """Have the module that servers are made of imported before the first of them starts; the last one asked for."""
     _CONTEXT.set_forkserver_preload([module])
 
 

@@ -76,7 +76,7 @@ async def _serve(index: int, slowness: float, fails: bool, ports: list[int], pip
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    # Nothing is ever sent to it.
+    # Nothing is ever sent to a server: its pipe becomes readable when whoever started it is gone.
     loop.add_reader(pipe.fileno(), stop.set)
     pipe.send(bound)
     await stop.wait()

@@ -8,6 +8,7 @@ import random
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import pytest
@@ -17,10 +18,12 @@ from hypothesis import strategies as st
 from grpcpool.core.generation import Generation, GenerationBuilder
 from grpcpool.core.lease import Lease
 from grpcpool.core.member import Member
-from grpcpool.strategies import Adaptive, PowerOfTwo, Strain
+from grpcpool.strategies import Adaptive, PowerOfTwo, Strain, adaptive
 from grpcpool.strategies.adaptive import COMPARED, TABLED, TOLERANCE
 from grpcpool.strategies.load import FAILURE, LEAST, PROBE
 from grpcpool.testing import FakeClock, StrategyHarness
+
+from .moment import Moment, strike
 
 TAU = 3.0
 FEW, MANY = 7, COMPARED + 6
@@ -614,8 +617,9 @@ def test_threads_lose_nothing(size: int) -> None:
         assert member.picks == total[member]
         assert gauge_of(member)._streams == []
         # A stream that began just when the last other call ended may be taken for one that waits, until somebody looks.
-        gauge_of(member).correct(clock())
-        check_books(member, clock())
+        now = clock()
+        gauge_of(member).correct(now)
+        check_books(member, now)
     now = clock()
     known = [member for member in pool.members if gauge_of(member).cost(now) > LEAST]
     assert known
@@ -699,7 +703,63 @@ def test_a_thread_may_come_in_wherever_calls_are_counted(one: str, other: str, c
         if not came:
             break
     # A pick while nobody waits counts nobody.
-    assert point > 1 or (one == "pick" and not needed)
+    assert point > 1 or (one == "pick" and not any(TIMED[index] for index in needed))
+
+
+def check_that_a_hang_is_seen(pool: Pool) -> None:
+    member, other = pool.members
+    pool.clock.advance(60.0)
+    pool.teach(1.0, [other])
+    assert pool.pick() is other
+    assert gauge_of(member).since < math.inf
+    assert gauge_of(member).patient < math.inf
+
+
+def test_ctrl_c_in_a_beginning_does_not_hide_that_others_hang() -> None:
+    for step in itertools.count(1):
+        pool = Pool(2)
+        pool.teach()
+        member, lease = pool.members[0], Lease()
+
+        def happens() -> None:
+            Lease.on(member, pool.clock())  # noqa: B023 - used up before the next turn
+            strike()
+
+        moment = Moment(step, happens, adaptive.__file__)
+        with moment.awaited(), suppress(KeyboardInterrupt):
+            lease.begin(member, pool.clock())
+        if moment.left > 0:
+            break
+        lease.cancel(pool.clock())
+        Lease.on(member, pool.clock())
+        check_that_a_hang_is_seen(pool)
+    assert step > 5
+
+
+@pytest.mark.parametrize("end", [Lease.succeed, Lease.fail, Lease.release])
+def test_a_call_dropped_while_the_last_one_ends_does_not_hide_that_the_next_one_hangs(
+    end: Callable[[Lease, float], object],
+) -> None:
+    for step in itertools.count(1):
+        pool = Pool(2)
+        pool.teach()
+        member = pool.members[0]
+        last = Lease.on(member, pool.clock())
+
+        def happens() -> None:
+            # The first half of a drop, ...
+            member.leases.remove(Lease.on(member, pool.clock()))  # noqa: B023 - used up before the next turn
+
+        moment = Moment(step, happens, adaptive.__file__)
+        with moment.awaited():
+            end(last, pool.clock())
+        if moment.left > 0:
+            break
+        Lease.on(member, pool.clock())
+        # ... and the second.
+        gauge_of(member).dropped(pool.clock(), 0.0)
+        check_that_a_hang_is_seen(pool)
+    assert step > 5
 
 
 def test_a_stream_that_begins_just_when_the_last_call_ends_is_not_waited_for() -> None:

@@ -110,7 +110,7 @@ def code_of(call: Any) -> grpc.StatusCode | None:
         if call._cython_call.is_ok():
             return OK
     except AttributeError:
-        # An interceptor comes between.
+        # It has none inside: an interceptor comes between.
         pass
     steps = getattr(call, "_grpcpool_code", call.code)()
     try:

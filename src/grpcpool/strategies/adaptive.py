@@ -85,7 +85,7 @@ def _least_of_all(
                 place = costs.index(least)
             except ValueError:
                 # Another thread has just written something else there.
-                return _corrected(place, places, gauges, costs, clock, slack)
+                place = min(places, key=costs.__getitem__)
         gauge = gauges[place]
         if clock() < gauge.patient:
             return gauge.member
@@ -123,16 +123,16 @@ def _least_of_three(
 def _corrected(
     place: int, among: Sequence[int], gauges: list[_StrainGauge], costs: list[float], clock: Clock, slack: float
 ) -> Member:
-    """Return the member that costs least among some, stalls included; `place` is one of them, for a beginning."""
-    # Mostly one or two. When all had to be corrected, one more finds the least of them.
-    for _ in range(len(among) + 1):
-        for other in among:
-            if costs[other] < costs[place]:
-                place = other
+    """Return the member that costs least among some, stalls included; `place` is that which does so on paper."""
+    # Mostly the first one is right. When all had to be corrected, it is the least of them.
+    for _ in among:
         gauge, now = gauges[place], clock()
         if gauge.is_right(now, costs[place] + slack):
             break
         gauge.correct(now)
+        for other in among:
+            if costs[other] < costs[place]:
+                place = other
     return gauges[place].member
 
 
@@ -140,9 +140,9 @@ class Strain:
     """A load metric: ``max(average * exp(-age / tau), stall) * (in flight + 1)``.
 
     The average is over latencies; a sample weighs ``1 - 0.8 * max(0, 1 - dt / tau)``, where dt is the time since the
-    last one: a fifth of the whole if calls follow each other closely, all of it after a silence. The average decays
-    with its age when it is read, so that a member that is avoided is tried again. A failure counts as a latency of one
-    second at least, and replaces the average at once.
+    last one: a fifth of the whole if calls follow each other closely, all of it after tau. The average decays with its
+    age when it is read, so that a member that is avoided is tried again. A failure counts as a latency of one second at
+    least, and replaces the average at once.
 
     The stall is the time since the last answer, or, if nothing was in flight then, since the first call after it; 0
     while nothing is in flight. Streams are in flight like all calls, but are not waited for: they cause no stall.
@@ -178,11 +178,11 @@ class _StrainGauge:
 
     Any thread may be interrupted anywhere, and go on with what is no longer so. Therefore whoever has written looks
     again afterwards, and writes again if anything has changed: so the last one to write has written what is so. Only
-    `started` does not look, for the end of the same call will.
+    `started` does not look: the end of the same call will, and if that never comes, the next one that starts there.
 
     Attributes:
         since: when calls began to wait for an answer; `NEVER` if none does.
-        patient: until when what is written is right, whoever waits; `NEVER` if nobody does.
+        patient: until when what is written is right, however long calls wait; `NEVER` while nothing is in flight.
     """
 
     __slots__ = (
@@ -247,18 +247,18 @@ class _StrainGauge:
 
     def started(self, now: float, timed: bool) -> None:
         """Begin to wait, unless others wait already."""
-        lesson = self._lesson
         if not timed:
             self._streams.append(None)
             if self.patient == NEVER:
-                self.patient = self._patience(now)
-        elif self.since == NEVER:
+                self.patient = self._patience(now, 0)
+        elif self.since == NEVER or self.patient == NEVER:
+            # Only one of them: whoever was about to set the other may have been kept from it, by Ctrl-C.
             # A probe: as if it had been out for long, and nobody follows it.
-            self.since = now if lesson[1] > UNKNOWN else now - PROBE
-            self.patient = self._patience(now)
+            self.since = now if self._lesson[1] > UNKNOWN else now - PROBE
+            self.patient = self._patience(now, 1)
         costs, place = self._slot
         running = len(self.leases)
-        costs[place] = lesson[2] + (self._rises[running] if running < TABLED else self._rise(running))
+        costs[place] = self._lesson[2] + (self._rises[running] if running < TABLED else self._rise(running))
 
     def answered(self, now: float, latency: float | None) -> None:
         """Average the latency in."""
@@ -279,11 +279,13 @@ class _StrainGauge:
         self._lesson = lesson = average, now, level
         # `_settle`, written out.
         running = len(self.leases)
-        if running:
-            self.since = now if running > len(self._streams) else NEVER
+        if running > len(self._streams):
+            self.since = now
             self.patient = now + (average if average < self._brief else self._brief)
         else:
-            self.since = self.patient = NEVER
+            # In this order: nobody is to believe that calls wait, but need not be looked at.
+            self.patient = self._patience(now, 0) if running else NEVER
+            self.since = NEVER
         costs, place = self._slot
         costs[place] = level + (self._rises[running] if running < TABLED else self._rise(running))
         if len(self.leases) != running or self._lesson is not lesson:
@@ -318,22 +320,24 @@ class _StrainGauge:
         average, stamp, _ = self._lesson
         return average * exp(min(stamp - now, 0.0) * self._rate)
 
-    def _patience(self, now: float) -> float:
-        """Return until when what is written is right if calls begin to wait now."""
-        average, stamp, _ = self._lesson
-        return min(now + average, stamp + self._brief)
+    def _patience(self, now: float, waiting: int) -> float:
+        """Return until when what is written is right if so many calls begin to wait now, beside streams."""
+        average, stamp, level = self._lesson
+        # For streams alone: until the average is below what counts as the least.
+        return min(now + average, stamp + self._brief) if waiting > 0 else level - self._half * log2(LEAST)
 
     def _end_of_stream(self) -> None:
         del self._streams[-1:]
 
     def _settle(self, now: float) -> None:
-        """Note that whoever waits does so from now on."""
+        """Note that whoever waits does so from now on, and write down the cost."""
         while True:
-            running = len(self.leases)
-            self.since = now if running > len(self._streams) else NEVER
-            self.patient = self._patience(now) if running else NEVER
+            running, lesson = len(self.leases), self._lesson
+            waiting = running - len(self._streams)
+            self.patient = self._patience(now, waiting) if running else NEVER
+            self.since = now if waiting > 0 else NEVER
             self._write()
-            if len(self.leases) == running:
+            if len(self.leases) == running and self._lesson is lesson:
                 return
 
     def _write(self) -> None:
