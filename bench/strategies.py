@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from grpcpool.core.generation import Generation, GenerationBuilder
-from grpcpool.core.member import SMOOTHING, UNLIMITED, Member
+from grpcpool.core.member import SMOOTHING, Member
 from grpcpool.core.norm import Norm, Norms
 from grpcpool.strategies import available, resolve
 
@@ -144,8 +144,7 @@ def _work(source: Source, clock: Callable[[], float], norm: Norm, running: list[
         started = clock()
         leases = member.leases
         leases.add(token)
-        limit = member.limit
-        if limit < UNLIMITED and len(leases) > limit:
+        if len(leases) > member.limit:
             raise AssertionError("nobody retires here")
         observer = member.observer
         if observer is not None:

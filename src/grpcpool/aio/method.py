@@ -14,7 +14,7 @@ from ..core.affinity import KeyedSource
 from ..core.course import Plan
 from ..core.generation import Generation
 from ..core.lease import Lease
-from ..core.member import UNLIMITED, Member
+from ..core.member import Member
 from ..core.pinned import Pinned
 from ..inflight import InFlight
 from .calls import code_of, when_done
@@ -147,8 +147,8 @@ class Method:
             self._home.bind()
         # Nothing else runs on this loop until the call is out, so what is picked cannot leave meanwhile.
         member = self.source.generation.pick()
-        leases, limit = member.leases, member.limit
-        if limit < UNLIMITED and len(leases) * 2 >= limit:
+        leases = member.leases
+        if len(leases) * 2 >= member.limit:
             # Retired, it cannot be; but full, or half full: see `_elsewhere`.
             other = self._elsewhere(member)
             if other is None:

@@ -258,7 +258,10 @@ class _StrainGauge:
             self.patient = self._patience(now, 1)
         costs, place = self._slot
         running = len(self.leases)
-        costs[place] = self._lesson[2] + (self._rises[running] if running < TABLED else self._rise(running))
+        try:
+            costs[place] = self._lesson[2] + self._rises[running]
+        except IndexError:
+            costs[place] = self._lesson[2] + self._rise(running)
 
     def answered(self, now: float, latency: float | None) -> None:
         """Average the latency in."""
@@ -278,8 +281,9 @@ class _StrainGauge:
         level = now + self._half * log2(average)
         self._lesson = lesson = average, now, level
         # `_settle`, written out.
-        running = len(self.leases)
-        if running > len(self._streams):
+        leases = self.leases
+        running = len(leases)
+        if (running and not self._streams) or running > len(self._streams):
             self.since = now
             self.patient = now + (average if average < self._brief else self._brief)
         else:
@@ -287,8 +291,11 @@ class _StrainGauge:
             self.patient = self._patience(now, 0) if running else NEVER
             self.since = NEVER
         costs, place = self._slot
-        costs[place] = level + (self._rises[running] if running < TABLED else self._rise(running))
-        if len(self.leases) != running or self._lesson is not lesson:
+        try:
+            costs[place] = level + self._rises[running]
+        except IndexError:
+            costs[place] = level + self._rise(running)
+        if len(leases) != running or self._lesson is not lesson:
             self._settle(now)
 
     def failed(self, now: float, latency: float | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from ..core.member import SMOOTHING, UNLIMITED
+from ..core.member import SMOOTHING
 from ..inflight import finish
 from ..outcome import code_of, left, verdict
 from .method import Method
@@ -50,8 +50,7 @@ class UnaryUnary(grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
         try:
             leases = member.leases
             leases.add(token)
-            limit = member.limit
-            if limit < UNLIMITED and len(leases) > limit:
+            if len(leases) > member.limit:
                 # It left between the pick and the lease, or it is full.
                 member.missed(token)
                 return method.block("__call__", request, timeout, metadata, credentials, wait_for_ready, compression)
