@@ -16,7 +16,8 @@ import grpcpool
 from grpcpool import events
 from grpcpool.testing import ECHO, Failure, FaultServer
 
-from .flavours import Flavour, Pool
+from .flavours import UNJUDGED, Flavour, Pool
+from .waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -234,6 +235,23 @@ def test_a_call_that_moved_can_be_cancelled(flavour: Flavour, make_pool: MakePoo
     with pytest.raises(CancelledError):
         awaited.result(60)
     servers[1].wait_for(lambda: servers[1].in_flight == 0)
+
+
+def test_a_call_that_moved_outlives_the_member_that_it_was_moved_from(
+    flavour: Flavour, make_pool: MakePool, servers: Two
+) -> None:
+    pool = make_pool(**UNJUDGED)
+    servers[0].refuse_streams()
+    servers[1].hang()
+    calls = [flavour.in_background(pool.unary) if flavour.name == "sync" else pool.begin_unary() for _ in range(2)]
+    if flavour.name == "aio":
+        calls = [flavour.in_background(_await, call) for call in calls]
+    servers[1].wait_for(lambda: servers[1].in_flight == 2)
+    # The idle one leaves.
+    pool.resize(1)
+    until(lambda: not servers[0].connections)
+    servers[1].heal()
+    assert [call.result(60) for call in calls] == [b"x", b"x"]
 
 
 async def _await(call: Any) -> Any:

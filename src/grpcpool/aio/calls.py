@@ -18,7 +18,7 @@ import grpc
 
 from ..outcome import OK
 
-__all__ = ["code_of", "let_go_of_calls", "when_done"]
+__all__ = ["code_of", "let_go_of_call", "let_go_of_calls", "when_done"]
 
 
 def let_go_of_calls(channel: Any) -> None:
@@ -30,6 +30,13 @@ def let_go_of_calls(channel: Any) -> None:
     calls = getattr(channel, "_active_calls", None)
     if isinstance(calls, weakref.WeakSet) and hasattr(channel, "_register_call"):
         channel._register_call = calls.add
+
+
+def let_go_of_call(channel: Any, call: Any) -> None:
+    """Have the channel not cancel the call when it is closed, because the call now speaks for an RPC elsewhere."""
+    calls = getattr(channel, "_active_calls", None)
+    if isinstance(calls, weakref.WeakSet):
+        calls.discard(call)
 
 
 def when_done(call: Any, callback: Callable[[], object]) -> None:

@@ -18,6 +18,7 @@ import grpc
 from ..failover import LOOK_EVERY, LOOKS, can_repeat
 from ..inflight import InFlight
 from ..outcome import UNAVAILABLE, left
+from .calls import let_go_of_call
 from .interceptors import raised
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def _move(fields: dict[str, Any], error: grpc.aio.AioRpcError) -> Any:
         return None
     failover.tell(method.name, 2, course.kind, error.code())
     # Whoever asks the first call for its status, or cancels it, means the RPC.
+    let_go_of_call(flight.member.channel, flight())
     fields.update(call.__dict__)
     fields["_grpcpool_moved"] = call
     return call
