@@ -111,7 +111,7 @@ def test_a_call_that_a_server_drops_when_it_stops_moves(
 ) -> None:
     # However long a busy machine takes to bring the server's goodbye.
     monkeypatch.setattr("grpcpool.sync.method.LOOKS", 2000)
-    monkeypatch.setattr("grpcpool.aio.rescue.LOOKS", 2000)
+    monkeypatch.setattr("grpcpool.aio.movable.LOOKS", 2000)
     stopping: list[threading.Thread] = []
 
     def drop(request: bytes) -> bytes:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
 
 from ..outcome import OK
 
-__all__ = ["code_of", "let_go_of_call", "let_go_of_calls", "when_done"]
+__all__ = ["code_of", "details_of", "let_go_of_call", "let_go_of_calls", "when_done"]
 
 
 def let_go_of_calls(channel: Any) -> None:
@@ -119,12 +119,21 @@ def code_of(call: Any) -> grpc.StatusCode | None:
     except AttributeError:
         # It has none inside: an interceptor comes between.
         pass
-    steps = getattr(call, "_grpcpool_code", call.code)()
+    code: grpc.StatusCode | None = _answer(getattr(call, "_grpcpool_code", call.code)())
+    return code
+
+
+def details_of(call: Any) -> str | None:
+    """Return the details that a call has ended with; as `code_of`."""
+    details: str | None = _answer(getattr(call, "_grpcpool_details", call.details)())
+    return details
+
+
+def _answer(steps: Coroutine[Any, Any, Any]) -> Any:
     try:
         steps.send(None)
     except StopIteration as end:
-        code: grpc.StatusCode = end.value
-        return code
+        return end.value
     except Exception:
         return None
     steps.close()

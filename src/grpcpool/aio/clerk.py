@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import grpc
 
 from ..core.course import Course
-from ..core.lease import Lease
+from ..core.lease import NOBODY, Lease
 from ..core.member import Member
 from ..errors import PoolClosed, PoolError
 from ..failover import LOOK_EVERY, LOOKS, NoRoom, can_repeat, numbered, only_elsewhere
@@ -24,11 +24,24 @@ from .replayed import Replayed
 if TYPE_CHECKING:
     from .method import Method
 
-__all__ = ["CALL", "Clerk"]
+__all__ = ["TICKET", "Clerk", "Ticket"]
 
-# The call that is being made on the slow lane: of which method, and which member was picked for it, if any. The
-# interceptor runs in a task that starts out from here.
-CALL: ContextVar[tuple[Method, Member | None]] = ContextVar("grpcpool.line.call")
+
+class Ticket(NamedTuple):
+    """What is known of a call on the slow lane beside what is to be sent.
+
+    Attributes:
+        member: was picked for it; None if none was.
+        lease: it has that already, and has been sent there once, and refused; None if it has not.
+    """
+
+    method: Method
+    member: Member | None
+    lease: Lease | None
+
+
+# Of the call that is being made there. The interceptor runs in a task that starts out from here.
+TICKET: ContextVar[Ticket] = ContextVar("grpcpool.line.ticket")
 
 # Takes a lease on one member or another; False if all are full.
 Take = Callable[[Lease], bool]
@@ -55,12 +68,12 @@ class Clerk:
 
     async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         """Make a unary RPC, as often as its plan has it, and return the call of the attempt that counts."""
-        method, member = CALL.get()
+        method, member, held = TICKET.get()
         order = _Order(method, details, request)
         started = monotonic()
         if method.plan.hedge_after is not None:
             return await self._hedge(order, member)
-        lease = Lease(method.timed)
+        lease = held or Lease(method.timed)
         call = await self._run(order, lease, _on(method, member), details.timeout, 0)
         code = await call.code()
         if code is OK or not order.may_repeat():
@@ -83,7 +96,7 @@ class Clerk:
 
     async def intercept_unary_stream(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         """Start a streaming RPC, and return its call."""
-        method, member = CALL.get()
+        method, member, _ = TICKET.get()
         order = _Order(method, details, request)
         if method.plan.attempts > 1:
             return await self._replay(order, member)
@@ -100,17 +113,21 @@ class Clerk:
         """Make one attempt at a unary RPC, and return its call when that has ended.
 
         Arguments:
+            lease: if it is taken already, the RPC was sent there and refused.
             previous: attempts before this one that may have reached a server.
         """
         method = order.method
         call: Any = None
+        code: grpc.StatusCode | None = None
         try:
-            call, timeout = await self._send(order, lease, take, timeout, previous)
+            if lease.member is NOBODY:
+                call, timeout = await self._send(order, lease, take, timeout, previous)
             started = monotonic()
-            code = await _end_of(call)
+            if call is not None:
+                code = await _end_of(call)
             # It keeps its lease while it rests: so a server that has too much to do gets less from here meanwhile.
             for number in range(1, self._resends + 1):
-                if code is not UNAVAILABLE or not refused(code, await _words_of(call)):
+                if call is not None and (code is not UNAVAILABLE or not refused(code, await _words_of(call))):
                     break
                 timeout = left(timeout, started)
                 started = monotonic()
@@ -119,7 +136,10 @@ class Clerk:
                     call = order.send(lease.member, left(timeout, started), previous)
                 except grpc.aio.UsageError:
                     # The channel was closed while this rested: with the pool, or because drain_timeout was over.
-                    break
+                    if call is not None:
+                        break
+                    lease.cancel(monotonic())
+                    call, timeout = await self._send(order, lease, take, left(timeout, started), previous)
                 self._resent()
                 code = await _end_of(call)
             finish(method, lease.member, lease, lease.started, code)

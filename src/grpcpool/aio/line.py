@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
@@ -14,15 +14,11 @@ from ..core.admission import Waiter
 from ..core.engine import Engine
 from ..core.lease import NOBODY, Lease
 from ..core.line import describe_closed, describe_full, describe_wait, longest
-from ..core.member import Member
 from ..outcome import left
 from .calls import let_go_of_calls
-from .clerk import CALL, Clerk
+from .clerk import TICKET, Clerk, Ticket
 from .errors import AioPoolFull, AioPoolTimeout, AioWaitClosed
 from .interceptors import KINDS, for_members
-
-if TYPE_CHECKING:
-    from .method import Method
 
 __all__ = ["Line"]
 
@@ -65,17 +61,13 @@ class Line:
         return getattr(self._lane, kind)(*arguments)
 
     @staticmethod
-    def launch(method: Method, member: Member | None, multicallable: Any, request: Any, **arguments: Any) -> Any:
-        """Make a call of the method on the slow lane, and return it at once.
-
-        Arguments:
-            member: was picked for it, if one was.
-        """
-        token = CALL.set((method, member))
+    def launch(ticket: Ticket, multicallable: Any, request: Any, **arguments: Any) -> Any:
+        """Make a call on the slow lane, and return it at once."""
+        token = TICKET.set(ticket)
         try:
             return multicallable(request, **arguments)
         finally:
-            CALL.reset(token)
+            TICKET.reset(token)
 
     @property
     def lane(self) -> grpc.aio.Channel | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextvars import copy_context
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,9 +17,13 @@ from ..core.generation import Generation
 from ..core.lease import Lease
 from ..core.member import Member
 from ..core.pinned import Pinned
+from ..failover import can_repeat
 from ..inflight import InFlight
+from ..outcome import left
 from .calls import code_of, when_done
-from .rescue import MOVABLE, Sent
+from .clerk import Ticket
+from .movable import MOVABLE
+from .rescue import Sent, ended_or_refused
 
 if TYPE_CHECKING:
     from .channel import CountedChannel
@@ -148,9 +153,10 @@ class Method:
         # Nothing else runs on this loop until the call is out, so what is picked cannot leave meanwhile.
         member = self.source.generation.pick()
         leases = member.leases
+        wary = False
         if len(leases) * 2 >= member.limit:
-            # Retired, it cannot be; but full, or half full: see `_elsewhere`.
-            other = self._elsewhere(member)
+            # Retired, it cannot be; but full, or half full.
+            other = self._with_room(member, metadata)
             if other is None:
                 return self._wait(
                     member,
@@ -161,7 +167,7 @@ class Method:
                     wait_for_ready=wait_for_ready,
                     compression=compression,
                 )
-            member, leases = other, other.leases
+            member, leases, wary = other, other.leases, self.timed
         started = monotonic()
         multicallable = self._inner.get(member) or self._build(member)
         call = multicallable(
@@ -182,21 +188,25 @@ class Method:
         leases.add(flight)
         if member.observer is not None:
             member.observer.started(started, self.timed)
+        ended: Callable[[], None] = flight.ended
+        if self._movable or wary:
+            kind = MOVABLE[call.__class__]
+            if kind is not None:
+                context = copy_context() if self._keyed else None
+                sent = flight, request, timeout, metadata, credentials, wait_for_ready, compression, context
+                call.__class__ = kind
+                if self._movable:
+                    call._grpcpool_sent = sent
+                if wary:
+                    ended = partial(ended_or_refused, sent)
         try:
             inner = call._cython_call
         except AttributeError:
             inner = None
         if inner is None or metadata is not None:
-            when_done(call, flight.ended)
+            when_done(call, ended)
         else:
-            inner.add_done_callback(flight.ended)
-        if self._movable:
-            kind = MOVABLE[call.__class__]
-            if kind is not None:
-                context = copy_context() if self._keyed else None
-                sent = flight, request, timeout, metadata, credentials, wait_for_ready, compression, context
-                call._grpcpool_sent = sent
-                call.__class__ = kind
+            inner.add_done_callback(ended)
         return call
 
     def careful(
@@ -249,22 +259,52 @@ class Method:
             lease.cancel(monotonic())
             raise
 
-    def _elsewhere(self, member: Member) -> Member | None:
+    def resume(self, sent: Sent) -> Any:
+        """Have an RPC that a server has refused go on on the slow lane, and return its call there.
+
+        It keeps its lease, so the server gets less from here while it rests.
+        """
+        flight, request, timeout, metadata, credentials, wait_for_ready, compression, context = sent
+        lease = Lease(self.timed)
+        lease.take_over(flight)
+        # As in `move`.
+        wait: Callable[..., Any] = self._wait
+        if context is not None:
+            wait = partial(context.run, wait)
+        return wait(
+            None,
+            request,
+            lease,
+            timeout=left(timeout, flight.started),
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
+
+    def _with_room(self, member: Member, metadata: Any) -> Member | None:
         """Return where an RPC can go that was picked for a member with not so much room; None: to the slow lane.
 
-        Unary RPCs take the slow lane from half of the limit on: there they are sent again if the server refuses them.
-        A server that is busy counts many streams that have ended; half of all was never seen.
+        From half of the limit on a server may refuse a unary RPC: busy, it counts many streams that have ended. Half of
+        all was never seen. Such an RPC is sent again, on the slow lane. It begins there if it can not go there later.
         """
         if self.timed:
-            return None
+            multicallable = self._inner.get(member) or self._build(member)
+            # With interceptors the call that its caller has is not the one that is refused. (grpc's own name for them.)
+            if getattr(multicallable, "_interceptors", True) or not can_repeat(metadata):
+                return None
         return member if len(member.leases) < member.limit else self.source.spare()
 
-    def _wait(self, member: Member | None, request: Any, **arguments: Any) -> Any:
-        """Return a call that waits until a member has room: preferably this one, if one was picked."""
+    def _wait(self, member: Member | None, request: Any, lease: Lease | None = None, **arguments: Any) -> Any:
+        """Return a call that waits until a member has room: preferably this one, if one was picked.
+
+        Arguments:
+            lease: the one that it has already, if it has.
+        """
         if self._slow is None or self._slow[0] is not self._line.life:
             kind, *rest = self._key
             self._slow = self._line.life, self._line.multicallable(kind, *rest[:3])
-        return self._line.launch(self, member, self._slow[1], request, **arguments)
+        return self._line.launch(Ticket(self, member, lease), self._slow[1], request, **arguments)
 
     def forget(self) -> None:
         """Let go of what was made on channels that are of no use any more."""

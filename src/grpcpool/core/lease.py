@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..strategies.base import Clock
 from .member import Member
@@ -16,6 +16,13 @@ __all__ = ["NOBODY", "Lease"]
 
 # Where leases are that have not begun. Nothing ever runs there.
 NOBODY = Member(-1, "")
+
+
+class Heir(Hashable, Protocol):
+    """What a lease was handed over to."""
+
+    member: Member
+    started: float
 
 
 class Lease:
@@ -85,6 +92,12 @@ class Lease:
         self.member.leases.add(heir)
         # For a moment it was two; whoever saw that and found the member full is told that it was not.
         self.member.withdraw(self)
+
+    def take_over(self, heir: Heir) -> None:
+        """Be the token of an RPC from now on that was handed over before; as `hand_over`."""
+        self.member, self.started = heir.member, heir.started
+        self.member.leases.add(self)
+        self.member.withdraw(heir)
 
     def _latency(self, now: float) -> float | None:
         return now - self.started if self.timed else None
