@@ -25,6 +25,7 @@ __all__ = [
     "can_repeat",
     "numbered",
     "only_elsewhere",
+    "snapshot",
 ]
 
 # How often, and after how many seconds each time, it is looked whether the connection has ended on which an RPC was
@@ -144,6 +145,11 @@ def _text(method: str | bytes) -> str:
 def can_repeat(metadata: Any) -> bool:
     """Say whether metadata can be sent again: not if they can be read only once."""
     return metadata is None or isinstance(metadata, Collection)
+
+
+def snapshot(metadata: Any) -> Any:
+    """Return metadata that can be sent again later, whatever becomes of those that were given."""
+    return metadata if metadata is None else tuple(metadata)
 
 
 def numbered(metadata: Any, previous: int) -> Any:

@@ -22,7 +22,8 @@ UNARY = f"{ECHO}Unary"
 STREAM = f"{ECHO}ServerStream"
 OK, UNAVAILABLE, CANCELLED = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED
 
-Method = Callable[..., Any]
+RETRY = grpcpool.Retry()
+KINDS = {"list": list, "iter": iter, "Metadata": lambda pairs: grpc.aio.Metadata(*pairs)}
 
 
 @pytest.fixture
@@ -79,6 +80,12 @@ async def metadata(call: Any) -> Any:
     return await call
 
 
+async def shown(call: Any) -> Any:
+    result = await call
+    assert "RST_STREAM" not in repr(call) + str(call)
+    return result
+
+
 async def connection(call: Any) -> Any:
     await call.wait_for_connection()
     assert await call.code() is OK
@@ -103,7 +110,7 @@ async def late_callback(call: Any) -> Any:
     return result
 
 
-@pytest.mark.parametrize("way", [response, twice, status, metadata, connection, callback, late_callback])
+@pytest.mark.parametrize("way", [response, twice, status, metadata, shown, connection, callback, late_callback])
 def test_however_its_caller_looks_at_it(server: FaultServer, way: Callable[[Any], Awaitable[Any]]) -> None:
     async def run() -> None:
         async with half_full(server) as pool:
@@ -126,6 +133,18 @@ def test_whatever_the_pool_does_else(server: FaultServer, options: dict[str, Any
             assert await call == b"x"
             assert dict(server.requests[-1].metadata)["a"] == "b"
             assert pool.stats().resent == 3
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("cap", [1, 2])
+def test_the_first_one_where_there_is_room_for_few(server: FaultServer, cap: int) -> None:
+    async def run() -> None:
+        async with grpcpool.aio.insecure_channel(server.target, size=1, max_concurrent_streams=cap, **UNJUDGED) as pool:
+            await pool.wait_ready()
+            server.refuse_streams(methods=[UNARY], times=1)
+            assert await pool.unary_unary(UNARY)(b"x") == b"x"
+            assert (pool.stats().resent, pool.stats().in_flight) == (1, 0)
 
     asyncio.run(run())
 
@@ -168,6 +187,64 @@ def test_meanwhile_it_is_not_done_and_keeps_its_place(server: FaultServer, monke
     asyncio.run(run())
 
 
+def test_whoever_asks_and_is_cancelled_does_not_cancel_it(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grpcpool.aio.clerk.rest", lambda number, timeout: 60)
+
+    async def run() -> None:
+        async with half_full(server) as pool:
+            server.refuse_streams(methods=[UNARY])
+            call = pool.unary_unary(UNARY)(b"x")
+            await until(lambda: hasattr(call, "_grpcpool_moved"))
+            for ask in (
+                call.code,
+                call.details,
+                call.initial_metadata,
+                call.trailing_metadata,
+                call.wait_for_connection,
+            ):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(ask(), 0.02)
+            assert not call.done()
+            call.cancel()
+
+    asyncio.run(run())
+
+
+def test_one_that_is_cancelled_at_once_gives_its_place_back(server: FaultServer) -> None:
+    async def run() -> None:
+        async with half_full(server) as pool:
+            server.refuse_streams(methods=[UNARY])
+            for _ in range(4):
+                call = pool.unary_unary(UNARY)(b"x", timeout=100)
+                while not hasattr(call, "_grpcpool_moved"):  # noqa: ASYNC110  # in the very turn of the loop
+                    await asyncio.sleep(0)
+                assert call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                assert (call.done(), call.cancelled()) == (True, True)
+                assert pool.stats().in_flight == 2
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("options", [{}, {"idempotent": UNARY, "retry": RETRY}], ids=str)
+def test_it_is_sent_with_the_metadata_that_it_had(
+    server: FaultServer, kind: Callable[[list[tuple[str, str]]], Any], options: dict[str, Any]
+) -> None:
+    async def run() -> None:
+        async with half_full(server, **options) as pool:
+            server.refuse_streams(methods=[UNARY], times=1)
+            metadata = kind([("a", "before")])
+            call = pool.unary_unary(UNARY)(b"x", metadata=metadata)
+            if kind is list:
+                metadata[0] = ("a", "after")
+            assert await call == b"x"
+            assert dict(server.requests[-1].metadata)["a"] == "before"
+
+    asyncio.run(run())
+
+
 def test_it_ends_with_whoever_awaits_it(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grpcpool.aio.clerk.rest", lambda number, timeout: 60)
 
@@ -183,16 +260,18 @@ def test_it_ends_with_whoever_awaits_it(server: FaultServer, monkeypatch: pytest
     asyncio.run(run())
 
 
-def test_it_goes_elsewhere_if_its_member_is_closed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grpcpool.aio.clerk.rest", lambda number, timeout: 0.5)
+@pytest.mark.parametrize("times", [1, 2])
+def test_it_goes_elsewhere_if_its_member_is_closed_meanwhile(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    monkeypatch.setattr("grpcpool.aio.clerk.rest", lambda number, timeout: 0.5 if number == times else 0)
 
     async def run(one: FaultServer, other: FaultServer) -> None:
         async with half_full(one, other, drain_timeout=0.05) as pool:
             for server in (one, other):
-                server.refuse_streams(methods=[UNARY], times=1)
+                server.refuse_streams(methods=[UNARY], times=times)
             calls = [pool.unary_unary(UNARY)(b"x") for _ in range(2)]
             awaited = [asyncio.ensure_future(call) for call in calls]
             await until(lambda: all(hasattr(call, "_grpcpool_moved") for call in calls))
+            await until(lambda: pool.stats().resent == 2 * (times - 1))
             await pool.resize(1)
             await until(lambda: pool.stats().drained == 1)
             assert await asyncio.gather(*awaited) == [b"x", b"x"]

@@ -48,8 +48,8 @@ def when_done(call: Any, callback: Callable[[], object]) -> None:
     inner = getattr(call, "_cython_call", None)
     if inner is not None:
         inner.add_done_callback(callback)
-        if _may_be_refused(getattr(call, "_metadata", ())):
-            _when_refused(call, callback)
+        if _may_not_begin(getattr(call, "_metadata", ())):
+            _when_not_begun(call, callback)
         return
     task = getattr(call, "_interceptors_task", None)
     if task is None:
@@ -70,7 +70,7 @@ def when_done(call: Any, callback: Callable[[], object]) -> None:
     task.add_done_callback(intercepted)
 
 
-def _may_be_refused(metadata: Any) -> bool:
+def _may_not_begin(metadata: Any) -> bool:
     """Return whether grpc may take exception to metadata; True for some that it will send."""
     return not all(
         type(key) is type(value) is str
@@ -83,7 +83,7 @@ def _may_be_refused(metadata: Any) -> bool:
     )
 
 
-def _when_refused(call: Any, callback: Callable[[], object]) -> None:
+def _when_not_begun(call: Any, callback: Callable[[], object]) -> None:
     """Call `callback` if the call never begins.
 
     What grpc will not send raises in the call's own task. The call itself then never ends, and lives as long as that

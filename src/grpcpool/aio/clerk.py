@@ -15,7 +15,7 @@ from ..core.course import Course
 from ..core.lease import NOBODY, Lease
 from ..core.member import Member
 from ..errors import PoolClosed, PoolError
-from ..failover import LOOK_EVERY, LOOKS, NoRoom, can_repeat, numbered, only_elsewhere
+from ..failover import LOOK_EVERY, LOOKS, NoRoom, numbered, only_elsewhere
 from ..inflight import finish
 from ..outcome import OK, RESENDS, UNAVAILABLE, left, refused, rest
 from .interceptors import raised
@@ -118,30 +118,19 @@ class Clerk:
         """
         method = order.method
         call: Any = None
-        code: grpc.StatusCode | None = None
+        again = 0 if lease.member is NOBODY else 1
         try:
-            if lease.member is NOBODY:
+            if again == 0:
                 call, timeout = await self._send(order, lease, take, timeout, previous)
-            started = monotonic()
-            if call is not None:
-                code = await _end_of(call)
-            # It keeps its lease while it rests: so a server that has too much to do gets less from here meanwhile.
-            for number in range(1, self._resends + 1):
-                if call is not None and (code is not UNAVAILABLE or not refused(code, await _words_of(call))):
-                    break
-                timeout = left(timeout, started)
+            else:
+                call, timeout = await self._resend(order, lease, take, timeout, previous, again)
+            while True:
                 started = monotonic()
-                await asyncio.sleep(rest(number, timeout))
-                try:
-                    call = order.send(lease.member, left(timeout, started), previous)
-                except grpc.aio.UsageError:
-                    # The channel was closed while this rested: with the pool, or because drain_timeout was over.
-                    if call is not None:
-                        break
-                    lease.cancel(monotonic())
-                    call, timeout = await self._send(order, lease, take, left(timeout, started), previous)
-                self._resent()
                 code = await _end_of(call)
+                if again >= self._resends or code is not UNAVAILABLE or not refused(code, await _words_of(call)):
+                    break
+                again += 1
+                call, timeout = await self._resend(order, lease, take, left(timeout, started), previous, again)
             finish(method, lease.member, lease, lease.started, code)
         except BaseException:
             # Cancelled by its caller, most likely.
@@ -163,6 +152,28 @@ class Clerk:
             # Before it was its turn on the loop, its member's channel was closed: with the pool, which then says so, or
             # because drain_timeout was over.
             lease.cancel(monotonic())
+
+    async def _resend(
+        self, order: _Order, lease: Lease, take: Take, timeout: float | None, previous: int, again: int
+    ) -> tuple[Any, float | None]:
+        """Send an RPC again that was refused, after a rest; as `_send`.
+
+        Arguments:
+            again: how often it is then, with this time.
+        """
+        started = monotonic()
+        # It keeps its lease meanwhile: so a server that has too much to do gets less from here.
+        await asyncio.sleep(rest(again, timeout))
+        timeout = left(timeout, started)
+        try:
+            call = order.send(lease.member, timeout, previous)
+        except grpc.aio.UsageError:
+            # The channel was closed while this rested: with the pool, which then says so, or because drain_timeout was
+            # over.
+            lease.cancel(monotonic())
+            return await self._send(order, lease, take, timeout, previous)
+        self._resent()
+        return call, timeout
 
     async def _start(self, order: _Order, lease: Lease, take: Take, timeout: float | None, previous: int) -> Any:
         """Start a streaming RPC, and return its call."""
@@ -219,7 +230,7 @@ class Clerk:
             running.add(task)
 
         lease = Lease(method.timed)
-        may = can_repeat(details.metadata)
+        may = True
         unsent = False
         call: Any = None
         code = None
@@ -282,7 +293,7 @@ class _Order(NamedTuple):
     def may_repeat(self) -> bool:
         """Say whether it may be sent again if it fails."""
         plan = self.method.plan
-        return (plan.failover or plan.attempts > 1) and can_repeat(self.details.metadata)
+        return plan.failover or plan.attempts > 1
 
     def send(self, member: Member, timeout: float | None, previous: int) -> Any:
         """Send it to the member, and return the call."""

@@ -17,7 +17,7 @@ from ..core.generation import Generation
 from ..core.lease import Lease
 from ..core.member import Member
 from ..core.pinned import Pinned
-from ..failover import can_repeat
+from ..failover import snapshot
 from ..inflight import InFlight
 from ..outcome import left
 from .calls import code_of, when_done
@@ -121,6 +121,9 @@ class Method:
         self._inner: dict[Member, Any] = {}
         channel.methods.add(self)
 
+    def _multicallable(self, member: Member) -> Any:
+        return self._inner.get(member) or self._build(member)
+
     def _build(self, member: Member) -> Any:
         kind, method, serializer, deserializer, registered = self._key
         # Passed only where it matters, because a channel that somebody put in place of grpc's may not know it.
@@ -154,9 +157,10 @@ class Method:
         member = self.source.generation.pick()
         leases = member.leases
         wary = False
-        if len(leases) * 2 >= member.limit:
+        if len(leases) >= member.half:
             # Retired, it cannot be; but full, or half full.
-            other = self._with_room(member, metadata)
+            metadata = snapshot(metadata)
+            other = self._with_room(member)
             if other is None:
                 return self._wait(
                     member,
@@ -230,7 +234,7 @@ class Method:
             None,
             request,
             timeout=timeout,
-            metadata=metadata,
+            metadata=snapshot(metadata),
             credentials=credentials,
             wait_for_ready=wait_for_ready,
             compression=compression,
@@ -264,36 +268,39 @@ class Method:
 
         It keeps its lease, so the server gets less from here while it rests.
         """
-        flight, request, timeout, metadata, credentials, wait_for_ready, compression, context = sent
+        flight, request, timeout, metadata, credentials, wait_for_ready, compression, _ = sent
         lease = Lease(self.timed)
         lease.take_over(flight)
-        # As in `move`.
-        wait: Callable[..., Any] = self._wait
-        if context is not None:
-            wait = partial(context.run, wait)
-        return wait(
-            None,
-            request,
-            lease,
-            timeout=left(timeout, flight.started),
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
+        try:
+            call = self._wait(
+                None,
+                request,
+                lease,
+                timeout=left(timeout, flight.started),
+                metadata=metadata,
+                credentials=credentials,
+                wait_for_ready=wait_for_ready,
+                compression=compression,
+            )
+            # If it is cancelled before its first step, nobody else gives the lease back.
+            call.add_done_callback(lambda _: lease.cancel(monotonic()))
+            return call
+        except BaseException:
+            lease.cancel(monotonic())
+            raise
 
-    def _with_room(self, member: Member, metadata: Any) -> Member | None:
+    def _with_room(self, member: Member) -> Member | None:
         """Return where an RPC can go that was picked for a member with not so much room; None: to the slow lane.
 
         From half of the limit on a server may refuse a unary RPC: busy, it counts many streams that have ended. Half of
-        all was never seen. Such an RPC is sent again, on the slow lane. It begins there if it can not go there later.
+        all was never seen. Such an RPC is sent again, on the slow lane. It begins there if it cannot go there later:
+        with interceptors the call that its caller has is not the one that is refused.
         """
-        if self.timed:
-            multicallable = self._inner.get(member) or self._build(member)
-            # With interceptors the call that its caller has is not the one that is refused. (grpc's own name for them.)
-            if getattr(multicallable, "_interceptors", True) or not can_repeat(metadata):
-                return None
-        return member if len(member.leases) < member.limit else self.source.spare()
+        found = member if len(member.leases) < member.limit else self.source.spare()
+        # That is grpc's own name for them.
+        if self.timed and found is not None and getattr(self._multicallable(found), "_interceptors", True):
+            return None
+        return found
 
     def _wait(self, member: Member | None, request: Any, lease: Lease | None = None, **arguments: Any) -> Any:
         """Return a call that waits until a member has room: preferably this one, if one was picked.
@@ -313,8 +320,7 @@ class Method:
 
     def call(self, member: Member, request: Any, **arguments: Any) -> Any:
         """Start an RPC that has a lease on the member, and return its call."""
-        multicallable = self._inner.get(member) or self._build(member)
-        return multicallable(request, **arguments)
+        return self._multicallable(member)(request, **arguments)
 
     def follow(self, lease: Lease, call: Any) -> Any:
         """Have the lease end with the call, and return that."""

@@ -43,7 +43,7 @@ def _derive(kind: type[Any]) -> type[Any] | None:
         "wait_for_connection": _connecting(kind),
         "initial_metadata": _telling(kind, "initial_metadata", ends=False),
         **{name: _telling(kind, name) for name in ("code", "details", "trailing_metadata", "debug_error_string")},
-        **{name: _saying(kind, name) for name in ("cancelled", "done")},
+        **{name: _saying(kind, name) for name in ("cancelled", "done", "__repr__", "__str__")},
         # For the pool itself, which asks for the end of this call and no other, and may know without anybody having
         # been told.
         "_grpcpool_code": kind.code,
@@ -63,14 +63,16 @@ def _awaiting(kind: type[Any]) -> Callable[[Any], Generator[Any, Any, Any]]:
         try:
             return (yield from awaited(self))
         except grpc.aio.AioRpcError as error:
-            if raised(self):
-                raise
-            for _ in range(LOOKS):
-                if not is_early(self, error):
-                    break
-                yield from asyncio.sleep(LOOK_EVERY).__await__()
+            fields: dict[str, Any] = self.__dict__
+            if MOVED not in fields:
+                if raised(self):
+                    raise
+                for _ in range(LOOKS):
+                    if not is_early(self, error):
+                        break
+                    yield from asyncio.sleep(LOOK_EVERY).__await__()
             # Two tasks may await the same call; it is moved once.
-            moved = self.__dict__.get(MOVED) or move(self, error)
+            moved = fields.get(MOVED) or move(self, error)
             if moved is None:
                 raise
         return (yield from moved.__await__())
@@ -115,7 +117,7 @@ def _connecting(kind: type[Any]) -> Callable[[Any], Any]:
             if MOVED not in self.__dict__:
                 raise
         if MOVED in self.__dict__:
-            await self.__dict__[MOVED].wait_for_connection()
+            await (await _ended(self.__dict__[MOVED])).wait_for_connection()
 
     return wait_for_connection
 
@@ -128,13 +130,26 @@ def _telling(kind: type[Any], name: str, *, ends: bool = True) -> Callable[[Any]
         answer = await asked(self)
         fields: dict[str, Any] = self.__dict__
         if MOVED in fields:
-            return await getattr(fields[MOVED], name)()
+            return await getattr(await _ended(fields[MOVED]), name)()
         # As for callbacks.
         if ends and SENT in fields and await kind.code(self) is not OK:
             fields.pop(SENT, None)
         return answer
 
     return tell
+
+
+async def _ended(call: Any) -> Any:
+    """Return the call when it has ended. Whoever asks it before that, and is cancelled, would cancel it."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def ended(_: Any) -> None:
+        if not over.done():
+            over.set_result(None)
+
+    call.add_done_callback(ended)
+    await over
+    return call
 
 
 def _saying(kind: type[Any], name: str) -> Callable[[Any], Any]:

@@ -1,8 +1,8 @@
 """A unary RPC that no server has looked at goes on: at another member, or on the slow lane.
 
-There are two ways. An RPC that failed where another member may do better is moved when its call is awaited: most RPCs
-that fail are not to be sent again at all, and whoever awaits can wait. An RPC that a server refused, because it has too
-many, goes to the slow lane at once when it ends: no caller, however he looks at it, is to see that.
+There are two ways. An RPC that failed where another member may do better is moved when its call is awaited, for it may
+take a moment to tell whether it is to be sent again, and who awaits does not mind. An RPC that a server refused,
+because it has too many, goes to the slow lane at once when it ends: no caller, however he looks at it, is to see that.
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ __all__ = ["MOVED", "SENT", "Sent", "ended_or_refused", "is_early", "move"]
 # the request, timeout, metadata, credentials, wait_for_ready, the compression, and where its affinity key is found, if
 # the strategy asks for one.
 Sent = tuple[InFlight, Any, "float | None", Any, "grpc.CallCredentials | None", "bool | None", Any, "Context | None"]
-# Attributes of a call: that, for as long as it may be moved, and the call that its RPC has gone on as.
+# Attributes of a call: its `Sent`, for as long as it may be moved, and the call that its RPC has gone on as.
 SENT, MOVED = "_grpcpool_sent", "_grpcpool_moved"
 
 
 def ended_or_refused(sent: Sent) -> None:
-    """Take down how a call ended, as `InFlight.ended` does; but if a server refused its RPC, have that go on."""
+    """Take down how a call ended, as `InFlight.ended` does; but if a server refused its RPC, have that go on.
+
+    Called in the call's own task, so in the context that the RPC was begun in.
+    """
     flight = sent[0]
     call = flight()
-    if call is not None and code_of(call) is UNAVAILABLE and refused(UNAVAILABLE, details_of(call)):
+    runs = call is not None and flight in flight.member.leases
+    if runs and code_of(call) is UNAVAILABLE and refused(UNAVAILABLE, details_of(call)):
         method: Method = flight.method  # type: ignore[assignment]
         _go_on(call, flight, method.resume(sent))
     else:

@@ -18,8 +18,8 @@ __all__ = ["NOBODY", "Lease"]
 NOBODY = Member(-1, "")
 
 
-class Heir(Hashable, Protocol):
-    """What a lease was handed over to."""
+class Token(Hashable, Protocol):
+    """What stands for an RPC that runs."""
 
     member: Member
     started: float
@@ -93,11 +93,11 @@ class Lease:
         # For a moment it was two; whoever saw that and found the member full is told that it was not.
         self.member.withdraw(self)
 
-    def take_over(self, heir: Heir) -> None:
-        """Be the token of an RPC from now on that was handed over before; as `hand_over`."""
-        self.member, self.started = heir.member, heir.started
+    def take_over(self, token: Token) -> None:
+        """Stand for the RPC of this token from now on. Nobody may report the end of the RPC meanwhile."""
+        self.member, self.started = token.member, token.started
         self.member.leases.add(self)
-        self.member.withdraw(heir)
+        self.member.withdraw(token)
 
     def _latency(self, now: float) -> float | None:
         return now - self.started if self.timed else None

@@ -49,6 +49,7 @@ class Member:
         limit: RPCs that may be in flight at once; 0 for as long as others wait in line, for one that comes now must not
             overtake them; -1 once it is retired. Compared by whoever takes a lease, after it has put its token in. Set
             by `allow` and `retire`, which are for one thread at a time.
+        half: with so many in flight the next one brings the member to half of its limit, or above.
         on_idle: told when the last RPC of a retired member has ended. Called in the middle of anything.
         on_room: told when an RPC has ended while others wait in line. Called in the middle of anything.
         tolerance: RPCs that may fail in a row; None: any number. Many that end by a deadline end at one moment, be it
@@ -76,6 +77,7 @@ class Member:
         "count",
         "eager",
         "endpoint",
+        "half",
         "id",
         "latency",
         "leases",
@@ -110,6 +112,7 @@ class Member:
         self.latency: float | None = None
         self.meter: Meter | None = None
         self.observer: Meter | None = None
+        self.half = _half(limit)
         self.limit = limit
         self.on_idle: Callable[[Member], object] = _nobody_waits
         self.on_room: Callable[[Member], object] = _nobody_waits
@@ -325,6 +328,8 @@ class Member:
     def allow(self, limit: int) -> None:
         """Set the limit, unless the member is retired. For one thread at a time, as `retire`."""
         if not self.retired:
+            # First: whoever finds that to be reached looks at the limit.
+            self.half = _half(limit)
             self.limit = limit
 
     def retire(self) -> bool:
@@ -333,11 +338,15 @@ class Member:
         See `rest` for why the order of the steps matters.
         """
         self.retired = True
-        self.limit = -1
+        self.half = self.limit = -1
         return not self.leases
 
     def __repr__(self) -> str:
         return f"<Member {self.id} {self.endpoint} in_flight={len(self.leases)}{' retired' if self.retired else ''}>"
+
+
+def _half(limit: int) -> int:
+    return (limit + 1) // 2 - 1
 
 
 def _nobody_waits(member: Member) -> None:
