@@ -198,9 +198,10 @@ class Method:
             if kind is not None:
                 context = copy_context() if self._keyed else None
                 sent = flight, request, timeout, metadata, credentials, wait_for_ready, compression, context
-                call.__class__ = kind
                 if self._movable:
+                    # First: Python keeps the attributes of an object in a dictionary once its class was changed.
                     call._grpcpool_sent = sent
+                call.__class__ = kind
                 if wary:
                     ended = partial(ended_or_refused, sent)
         try:
