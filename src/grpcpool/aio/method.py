@@ -22,7 +22,7 @@ from ..inflight import InFlight
 from ..outcome import left
 from .calls import code_of, when_done
 from .clerk import Ticket
-from .movable import MOVABLE, maker
+from .movable import MOVABLE
 from .rescue import Sent, ended_or_refused
 
 if TYPE_CHECKING:
@@ -129,8 +129,6 @@ class Method:
         # Passed only where it matters, because a channel that somebody put in place of grpc's may not know it.
         extra = {"_registered_method": True} if registered else {}
         inner = getattr(member.channel, kind)(method, serializer, deserializer, **extra)
-        if self._movable:
-            inner = maker(inner)
         for gone in [other for other in self._inner if other.retired]:
             del self._inner[gone]
         self._inner[member] = inner
@@ -201,9 +199,9 @@ class Method:
                 context = copy_context() if self._keyed else None
                 sent = flight, request, timeout, metadata, credentials, wait_for_ready, compression, context
                 if self._movable:
+                    # First: Python keeps the attributes of an object in a dictionary once its class was changed.
                     call._grpcpool_sent = sent
-                if kind is not call.__class__:
-                    call.__class__ = kind
+                call.__class__ = kind
                 if wary:
                     ended = partial(ended_or_refused, sent)
         try:
@@ -300,11 +298,9 @@ class Method:
         with interceptors the call that its caller has is not the one that is refused.
         """
         found = member if len(member.leases) < member.limit else self.source.spare()
-        if self.timed and found is not None:
-            made_by = self._multicallable(found)
-            # That is grpc's own name for them.
-            if getattr(getattr(made_by, "__self__", made_by), "_interceptors", True):
-                return None
+        # That is grpc's own name for them.
+        if self.timed and found is not None and getattr(self._multicallable(found), "_interceptors", True):
+            return None
         return found
 
     def _wait(self, member: Member | None, request: Any, lease: Lease | None = None, **arguments: Any) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Generator
-from types import FunctionType, MethodType
 from typing import Any
 
 import grpc
@@ -20,40 +19,13 @@ from ..outcome import OK
 from .interceptors import raised
 from .rescue import MOVED, SENT, is_early, move
 
-__all__ = ["MOVABLE", "maker"]
-
-
-def maker(multicallable: Any) -> Any:
-    """Return what makes the calls of a unary multicallable: of the class that they are to have, if that can be done.
-
-    A change of class costs a call two percent, because Python then keeps its attributes in a dictionary. So grpc's own
-    function runs here, with other classes under the names that it knows them by. Where it is not as expected, the
-    multicallable itself is returned, whose calls change their class when they are there.
-    """
-    kind: Any = type(multicallable)
-    made = _maker(kind)
-    return multicallable if made is None else MethodType(made, multicallable)
-
-
-@functools.cache
-def _maker(kind: type[Any]) -> FunctionType | None:
-    made = kind.__call__
-    if not (isinstance(made, FunctionType) and made.__module__.startswith("grpc.aio")):
-        return None
-    known = {name: made.__globals__.get(name) for name in made.__code__.co_names}
-    classes = {name: MOVABLE[found] for name, found in known.items() if isinstance(found, type) and MOVABLE[found]}
-    names = {**made.__globals__, **classes}
-    derived = FunctionType(made.__code__, names, made.__name__, made.__defaults__, made.__closure__)
-    derived.__kwdefaults__ = made.__kwdefaults__
-    return derived if classes else None
+__all__ = ["MOVABLE"]
 
 
 class _Movable(dict[type[Any], "type[Any] | None"]):
     """What calls of a class become so that they can be moved; None: they stay what they are."""
 
     def __missing__(self, kind: type[Any]) -> type[Any] | None:
-        if hasattr(kind, "_grpcpool_code"):
-            return self.setdefault(kind, kind)
         # grpc's own unary calls only; an interceptor may answer with anything.
         ours = issubclass(kind, grpc.aio.UnaryUnaryCall) and kind.__module__.startswith("grpc.aio")
         return self.setdefault(kind, _derive(kind) if ours else None)
